@@ -1,0 +1,124 @@
+"""Every error daramjwee raises on purpose, and the state each one leaves behind.
+
+All are `DaramjweeError`. A message says what happened, to which key or field, with which value, and what
+to do. `exit_status` is what the command line exits with for that kind of error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Problem(NamedTuple):
+    """One fault of a configuration: the field, the value as it was given, and what to change."""
+
+    field: str
+    value: object
+    mend: str
+
+    def __str__(self) -> str:
+        shown = self.value if isinstance(self.value, str) else repr(self.value)
+        return f"{self.field} = {shown}: {self.mend}"
+
+
+class DaramjweeError(Exception):
+    """Root of all errors raised on purpose by daramjwee."""
+
+    exit_status = 1
+
+
+class ConfigError(DaramjweeError, ValueError):
+    """A setting or an argument was refused; nothing was changed. `problems` lists every fault found."""
+
+    exit_status = 2
+
+    def __init__(self, problems: Iterable[Problem], *, subject: str = "configuration") -> None:
+        self.problems = tuple(problems)
+        self.subject = subject
+        count = len(self.problems)
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"{subject} has {count} problem{'s' if count != 1 else ''}:\n{lines}")
+
+
+class LeaseError(DaramjweeError):
+    """A lease was released twice or used after its release; the pool itself is unharmed."""
+
+
+class CacheMiss(DaramjweeError, KeyError):
+    """No tier has the key and there is no origin to ask; nothing was changed."""
+
+    exit_status = 3
+
+    def __init__(self, key: str, hint: str = "pass fetch=, or give the Cache an origin") -> None:
+        super().__init__(f"no tier has {shorten(key)}: {hint}")
+        self.key = key
+
+    def __str__(self) -> str:  # KeyError would show the message quoted
+        return str(self.args[0])
+
+
+class NotFound(DaramjweeError):
+    """The origin says the key does not exist. A fetcher may raise it; it is then cached as negative."""
+
+    exit_status = 4
+
+
+class NotModified(DaramjweeError):
+    """Raised by a fetcher that was given `FetchRequest.previous`: the stale copy is fresh again."""
+
+
+class FetchError(DaramjweeError):
+    """The origin failed, or sent something else than it said. Nothing was published, nothing is left."""
+
+    exit_status = 5
+
+
+class FillAborted(DaramjweeError):
+    """The fill this reader was following ended before its end, for a reason that is not the origin's."""
+
+    exit_status = 5
+
+
+class StoreError(DaramjweeError):
+    """A tier failed (disk full, folder not writable). Reads go on from other tiers or the origin."""
+
+    exit_status = 6
+
+
+class CorruptEntry(StoreError):
+    """A stored entry does not match its checksum or size. It is dropped and never served again."""
+
+    exit_status = 7
+
+
+class Overloaded(DaramjweeError):
+    """No room within the limits; the operation was not started and nothing changed.
+
+    `retry_after`: seconds after which trying again makes sense.
+    """
+
+    exit_status = 8
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(f"{message}; retry in {retry_after:.1f} s")
+        self.retry_after = retry_after
+
+
+class LimitExceeded(DaramjweeError):
+    """One object is larger than a stated limit allows; nothing of it was kept."""
+
+    exit_status = 9
+
+
+class Closed(DaramjweeError):
+    """The cache, pool, store or stream was closed before this call."""
+
+
+def shorten(key: str, limit: int = 80) -> str:
+    """The key as messages show it: quoted, and cut in the middle when longer than `limit` characters."""
+    if len(key) > limit:
+        key = f"{key[: limit // 2]}...{key[-limit // 4 :]}"
+    return repr(key)

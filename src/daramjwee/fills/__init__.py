@@ -1,0 +1,1 @@
+"""One running origin fetch, many readers: kernel (pure), flight (threads), stream (what callers hold)."""

@@ -96,7 +96,7 @@ class _BufferReader(BodyReader):
         super().__init__(source)
         self._whole = whole
 
-    def _next(self, view: memoryview) -> memoryview | bytes:
+    def _next(self, view: memoryview) -> memoryview | bytes:  # noqa: ARG002 - it needs no memory
         whole, self._whole = self._whole, b""
         return whole
 
@@ -147,7 +147,7 @@ class _IterReader(BodyReader):
         self._iterator = iterator
         self._given: memoryview | None = None
 
-    def _next(self, view: memoryview) -> memoryview | bytes:
+    def _next(self, view: memoryview) -> memoryview | bytes:  # noqa: ARG002 - it needs no memory
         # A generator may yield one bytearray again and again; it could not resize it while ours is exported.
         self._release()
         for data in self._iterator:

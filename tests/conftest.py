@@ -1,0 +1,108 @@
+"""What every test is held to: bounded examples, no thread left behind, a budget of seconds for each folder."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "ci",
+    max_examples=60,
+    deadline=None,  # a busy machine is not a failure
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# For a person with time: make test ARGS="--hypothesis-profile=explore tests/buffers"
+settings.register_profile("explore", max_examples=3000, deadline=None, print_blob=True)
+settings.load_profile("ci")
+
+TESTS = Path(__file__).parent
+
+# Seconds of test time per folder of tests/, on two shared cores under coverage: about five times what they take when
+# the machine is quiet, so that only a real change trips them.
+BUDGETS_SECONDS = defaultdict(
+    lambda: 60.0,
+    {"buffers": 90.0, "stores": 90.0, "fills": 90.0, "faults": 90.0, "stress": 120.0, "cli": 120.0, "bench": 120.0},
+)
+WHOLE_SUITE_SECONDS = 600.0
+
+# A thread that was told to stop gets this long to do so before the test that started it fails.
+FAREWELL_SECONDS = 10.0
+
+_seconds: defaultdict[str, float] = defaultdict(float)
+_tests: defaultdict[str, int] = defaultdict(int)
+_began = time.monotonic()
+
+
+def _folder(nodeid: str) -> str:
+    parts = Path(nodeid.split("::", 1)[0]).parts
+    if "tests" in parts:
+        parts = parts[parts.index("tests") + 1 :]
+    return parts[0] if len(parts) > 1 else "."
+
+
+def _over_budget() -> list[str]:
+    over = [f"tests/{name}" for name, spent in _seconds.items() if spent > BUDGETS_SECONDS[name]]
+    if time.monotonic() - _began > WHOLE_SUITE_SECONDS:
+        over.append("the whole suite")
+    return over
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    folder = _folder(report.nodeid)
+    _seconds[folder] += report.duration
+    _tests[folder] += report.when == "call"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    # Threads that fixtures of a wider scope started are there already; what the test starts, it must end.
+    item.stash[_THREADS_BEFORE] = frozenset(threading.enumerate())
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item):
+    result = yield
+    before = item.stash.get(_THREADS_BEFORE, None)
+    if before is not None:
+        started = [t for t in threading.enumerate() if t not in before and not t.daemon]
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        for thread in started:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        left = sorted(t.name for t in started if t.is_alive())
+        if left:
+            pytest.fail(f"the test left threads running: {', '.join(left)}", pytrace=False)
+    return result
+
+
+_THREADS_BEFORE: pytest.StashKey[frozenset[threading.Thread]] = pytest.StashKey()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and _over_budget():
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _tests:
+        return
+    terminalreporter.section("seconds by folder")
+    terminalreporter.line(f"{'folder':<22}{'tests':>7}{'seconds':>10}{'budget':>9}")
+    for name in sorted(_seconds):
+        row = f"{'tests/' + name:<22}{_tests[name]:>7}{_seconds[name]:>10.1f}{BUDGETS_SECONDS[name]:>9.0f}"
+        terminalreporter.line(row, red=_seconds[name] > BUDGETS_SECONDS[name])
+    wall = time.monotonic() - _began
+    terminalreporter.line(f"{'whole suite, wall':<22}{sum(_tests.values()):>7}{wall:>10.1f}{WHOLE_SUITE_SECONDS:>9.0f}")
+    for over in _over_budget():
+        terminalreporter.line(
+            f"OVER BUDGET: {over}. Make the tests quicker, or raise the budget with a reason.", red=True
+        )

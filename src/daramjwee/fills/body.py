@@ -96,7 +96,7 @@ class _BufferReader(BodyReader):
         super().__init__(source)
         self._whole = whole
 
-    def _next(self, view: memoryview) -> memoryview | bytes:  # noqa: ARG002 - it needs no memory
+    def _next(self, view: memoryview) -> memoryview | bytes:
         whole, self._whole = self._whole, b""
         return whole
 
@@ -147,7 +147,7 @@ class _IterReader(BodyReader):
         self._iterator = iterator
         self._given: memoryview | None = None
 
-    def _next(self, view: memoryview) -> memoryview | bytes:  # noqa: ARG002 - it needs no memory
+    def _next(self, view: memoryview) -> memoryview | bytes:
         # A generator may yield one bytearray again and again; it could not resize it while ours is exported.
         self._release()
         for data in self._iterator:
@@ -176,9 +176,9 @@ def open_body(body: Body) -> BodyReader:
     if type(body) is bytes:
         return _BufferReader(body, body)
     refuse_async(body)
-    if isinstance(body, str) or body is None:
-        raise _wrong("the fetcher", body, "encode it to bytes" if body is not None else BODY_MEND)
     source: Any = body
+    if isinstance(source, str) or source is None:
+        raise _wrong("the fetcher", source, BODY_MEND if source is None else "encode it to bytes")
     if type(source) is io.BytesIO and source.tell() == 0:
         return _BufferReader(source, source.getvalue())  # shares its memory; read1 and readinto would copy
     buffer = _buffer_of(source, "the fetcher")

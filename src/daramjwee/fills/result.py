@@ -17,7 +17,7 @@ from daramjwee.model import FetchResult, Metadata
 from daramjwee.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def _check_status(response: Any) -> None:
     status = getattr(response, "status", None)
     if type(status) is not int:
         status = getattr(response, "status_code", None)
-    if type(status) is not int or 200 <= status < 300:
+    if type(status) is not int or (200 <= status < 300 and status != 206):
         return
     reason = getattr(response, "reason", None) or getattr(response, "reason_phrase", None) or ""
     said = f"the origin answered {status} {reason}".rstrip()
@@ -124,6 +124,8 @@ def _check_status(response: Any) -> None:
         raise NotFound(said)
     if status == 304:
         raise NotModified(said)
+    if status == 206:
+        raise FetchError(f"{said}: a part of the object; give it in a FetchResult, whose size says what it is")
     if 300 <= status < 400:
         raise FetchError(f"{said}: a redirect that was not followed; let the client follow redirects")
     raise FetchError(said)
@@ -174,11 +176,11 @@ def _checked_tags(tags: Iterable[object], problems: list[Problem]) -> tuple[str,
     return ()
 
 
-def _checked_attributes(attributes: Mapping[str, str], problems: list[Problem]) -> dict[str, str]:
+def _checked_attributes(attributes: Any, problems: list[Problem]) -> dict[str, str]:
     try:
         found = dict(attributes)
     except (TypeError, ValueError):
-        found = {"": 0}  # type: ignore[dict-item]  # stands for what is no mapping; refused below
+        found = {"": 0}  # stands for what is no mapping; refused below
     if all(isinstance(name, str) and isinstance(value, str) for name, value in found.items()):
         return found
     problems.append(Problem("attributes", attributes, "give a mapping of text to text"))

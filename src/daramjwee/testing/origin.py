@@ -160,7 +160,7 @@ class _ScriptedBody:
         self._key = key
         self._steps = iter(steps)
         self._closed = False
-        origin._count_open(1)  # noqa: SLF001 - the two are one
+        origin._count_open(1)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -182,7 +182,7 @@ class _ScriptedBody:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._origin._count_open(-1)  # noqa: SLF001 - the two are one
+            self._origin._count_open(-1)
 
 
 def _is_bytes(step: object) -> bool:

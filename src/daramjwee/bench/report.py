@@ -1,0 +1,124 @@
+"""A finished report: rows and the machine they were measured on, as a plain table and as JSON. Pure but for `machine`.
+
+Invariant: what the table says and what the JSON says are the same figures; the table only rounds.
+Threads: any.
+Design: docs/design/bench.md
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from daramjwee.bench.samples import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one run of the benchmarks found. `failures`: scenarios that ended with an error, and its text."""
+
+    version: str
+    quick: bool
+    machine: dict[str, str]
+    seconds: float
+    rows: tuple[Row, ...]
+    failures: dict[str, str] = {}
+
+    @property
+    def missed(self) -> tuple[Row, ...]:
+        """The rows whose target is not met."""
+        return tuple(row for row in self.rows if row.met is False)
+
+
+def to_json(report: Report) -> bytes:
+    """The report as one JSON document; each row carries `met` beside its figures."""
+    plain = msgspec.to_builtins(report)
+    for row, shown in zip(report.rows, plain["rows"], strict=True):
+        shown["met"] = row.met
+    return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+
+
+def to_text(report: Report) -> str:
+    """The report as a table in plain text, a block for each scenario."""
+    lines = [f"daramjwee {report.version}{', quick' if report.quick else ''}"]
+    lines += [f"{name}: {value}" for name, value in report.machine.items()]
+    for scenario in dict.fromkeys(row.scenario for row in report.rows):
+        lines += ["", *_table(scenario, [row for row in report.rows if row.scenario == scenario])]
+    for scenario, reason in report.failures.items():
+        lines += ["", f"{scenario} FAILED: {reason}"]
+    stated = [row for row in report.rows if row.target is not None]
+    met = sum(row.met is True for row in stated)
+    lines += ["", f"{met} of {len(stated)} targets met, in {report.seconds:.0f} s"]
+    lines += [f"missed: {row.scenario}: {row.name}" for row in report.missed]
+    return "\n".join(lines) + "\n"
+
+
+def _table(scenario: str, rows: Sequence[Row]) -> list[str]:
+    cells = [(scenario, "seen", "spread", "wanted", "met", "runs", "")]
+    cells += [_cells(row) for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(6)]
+    out = []
+    for line in cells:
+        left = line[0].ljust(widths[0])
+        middle = "  ".join(cell.rjust(width) for cell, width in zip(line[1:6], widths[1:], strict=True))
+        out.append(f"{left}  {middle}  {line[6]}".rstrip())
+    out.insert(1, "-" * (sum(widths) + 10))
+    return out
+
+
+def _cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
+    spread = "" if row.low is None or row.high is None else f"{figure(row.low)}..{figure(row.high)}"
+    wanted = "" if row.target is None else f"{row.target.relation} {quantity(row.target.wanted, row.unit)}"
+    met = {True: "yes", False: "NO", None: ""}[row.met]
+    seen = "-" if row.seen is None else quantity(row.seen, row.unit)
+    return (row.name, seen, spread, wanted, met, str(row.runs or ""), row.note)
+
+
+def quantity(value: float, unit: str) -> str:
+    """A figure with its unit."""
+    return f"{figure(value)} {unit}".rstrip()
+
+
+def figure(value: float) -> str:
+    """A figure with three significant digits, whole numbers as they are."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{value:.0f}"
+    size = abs(value)
+    return (
+        f"{value:.0f}"
+        if size >= 100
+        else f"{value:.1f}"
+        if size >= 10
+        else f"{value:.2f}"
+        if size >= 0.1
+        else f"{value:.2g}"
+    )
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    import os
+    import platform
+
+    from daramjwee.units import format_size
+
+    processor = platform.processor() or platform.machine()
+    total = ""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+        processor = names[0] if names else processor
+        total = format_size(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (OSError, ValueError):
+        pass  # the system has no such file or figure; the processor's family is said above
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    libc = " ".join(platform.libc_ver()).strip()
+    return {
+        "processor": f"{processor}, {usable} usable",
+        "memory": total or "unknown",
+        "system": f"{platform.system()} {platform.release()}" + (f", {libc}" if libc else ""),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from daramjwee.errors import Closed, DaramjweeError, FetchError, FillAborted, LimitExceeded, StoreError, shorten
-from daramjwee.fills.kernel import Do, FlightKernel
+from daramjwee.fills.kernel import Do, FlightKernel, Phase
 from daramjwee.model import Event
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # One piece of the body. 256 KiB is where reuse and system calls balance (docs/design/memory.md).
 PIECE_BYTES = 256 * 1024
+NEVER = 1 << 62
 # What a windowed flight keeps for its slowest reader: a few pieces, so that pump and readers overlap.
 WINDOW_BYTES = 4 * PIECE_BYTES
 # An unsized body is pulled by its readers so often before a filler takes over: most end within two pulls.
@@ -102,6 +103,7 @@ class Flight:
         self.keep_orphan = keep_orphan
         self.metadata: Metadata | None = None
         self.entry: Entry | None = None
+        self.tier: Any = None  # where it stages, for whoever started it
         self.error: BaseException | None = None
         self._staging: Staging | None = None
         self._kernel = FlightKernel(window=WINDOW_BYTES)
@@ -141,6 +143,10 @@ class Flight:
         return self._kernel.over
 
     @property
+    def has_readers(self) -> bool:
+        return bool(self._kernel.readers)
+
+    @property
     def windowed(self) -> bool:
         """Whether bytes pass through a window, so that no reader can go back or far ahead."""
         return self._kernel.windowed
@@ -168,6 +174,27 @@ class Flight:
             self._fail(error)
         else:
             self._room.wake()  # whoever pumps sees it before the next pull
+
+    def finish(self, timeout: float) -> bool:
+        """Wait until the flight is over, pumping if nobody does; False when `timeout` seconds were not enough."""
+        deadline = monotonic() + timeout
+        waiter = _Waiter()
+        waiter.target = NEVER
+        while True:
+            with self._lock:
+                if self._kernel.over:
+                    return True
+                pump = not self._kernel.window_full and self._kernel.try_pump()
+                if not pump:
+                    self._waiters.append(waiter)
+            if pump:
+                if not self._spawn_filler():
+                    self._run_filler()
+            elif not waiter.wait(deadline - monotonic()):
+                with self._lock:
+                    if waiter in self._waiters:
+                        self._waiters.remove(waiter)
+                    return self._kernel.over
 
     # -- the pump: every method below is called by the holder of the pump role -----------------------------
 
@@ -341,15 +368,22 @@ class Flight:
                 logger.warning("not caching %s: %s", shorten(self.key), error)
                 self._observer.notice(Event("write_failed", self.key, None, str(error)))
         # Gone from the table and published before anybody wakes: who wakes and looks up again finds the entry.
-        self._on_over(self)
+        self._say_over()
         self._settle(None)
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             if self._kernel.over:
                 return
-        self._on_over(self)
+        self._say_over()
         self._settle(error)
+
+    def _say_over(self) -> None:
+        try:
+            self._on_over(self)
+        except Exception:
+            # Whatever went wrong there, the readers of this flight must not wait for ever.
+            logger.exception("after the fill of %s", shorten(self.key))
 
     def _settle(self, error: BaseException | None) -> None:
         """Set the outcome, wake everybody, give back what only a running flight needs."""
@@ -491,29 +525,20 @@ class FlightReader:
             with flight._lock:
                 if flight.error is not None:
                     break
-                if flight.metadata is not None and flight._kernel.phase.value != "starting":
+                if flight.metadata is not None and flight._kernel.phase is not Phase.STARTING:
                     return flight.metadata
-                self._waiter.target = 1
+                self._waiter.target = NEVER
                 flight._waiters.append(self._waiter)
             self._sleep(deadline)
         _raise_outcome(flight.error)
 
     def wait_entry(self) -> Entry | None:
         """The published entry, once the fill is over; None when it was not published. The flight closes it."""
-        deadline = None if self.timeout is None else monotonic() + self.timeout
         flight = self.flight
-        while not flight.over:
-            with flight._lock:
-                if flight.over:
-                    break
-                pump = flight._kernel.try_pump()
-                if not pump:
-                    self._waiter.target = 1 << 62
-                    flight._waiters.append(self._waiter)
-            if pump:
-                self._pump()
-            else:
-                self._sleep(deadline)
+        if not flight.finish(1e6 if self.timeout is None else self.timeout):
+            raise FetchError(
+                f"{shorten(flight.key)} was not complete after {self.timeout:g} s (timeout); the fill goes on"
+            )
         if flight.error is not None:
             _raise_outcome(flight.error)
         return flight.entry

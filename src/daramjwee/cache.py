@@ -1,0 +1,365 @@
+"""The synchronous door: `Cache` checks arguments, asks the engine, and wraps what comes back.
+
+Threads: one cache is used by any number of threads. Fork: a child goes on with the same tiers and no fills.
+Design: docs/design/overview.md
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger
+from daramjwee.engine.execute import Engine
+from daramjwee.engine.fetch import Ask
+from daramjwee.engine.lifecycle import Drain, close_engine
+from daramjwee.engine.write import CacheWriter, put
+from daramjwee.errors import CacheMiss, ConfigError, CorruptEntry, LimitExceeded, NotFound, Problem, shorten
+from daramjwee.fills.body import metadata_of, result_of
+from daramjwee.fills.stream import STEP_BYTES
+from daramjwee.model import SYSTEM_CLOCK, FetchResult, Freshness, Status, check_key
+from daramjwee.units import MIB, format_size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from daramjwee.engine.counters import CacheStats
+    from daramjwee.fills.stream import CacheStream
+    from daramjwee.model import Body, Clock, Fetcher
+    from daramjwee.stores.memory import HotEntry
+    from daramjwee.stores.protocol import Store
+    from daramjwee.units import Duration, Size
+
+_RAISE: Final[Any] = object()
+LEAST_MEMORY = 4 * MIB
+MOST_GET = "64MiB"
+
+
+class Cache:
+    """A cache of streams in ordered tiers, filled from an origin.
+
+    `tiers`: at least one `Store`, fastest first; the cache closes them. `origin`: the fetcher of every key that
+    an open gives none for. `freshness`: lifetimes; the default never expires. `buffers`: settings of the buffer
+    pool, a pool to share (used, not closed), or None for private buffers. `memory_limit`: bytes that buffers,
+    memory tier and queues may hold together, 512 MiB. `workers`: threads for copies and renewals in the
+    background. `clock`: for tests.
+
+    Raises `ConfigError` listing every bad argument; nothing was opened then.
+    """
+
+    def __init__(
+        self,
+        *tiers: Store,
+        origin: Fetcher | None = None,
+        freshness: Freshness | None = None,
+        buffers: BufferPoolConfig | BufferPool | None = _RAISE,
+        memory_limit: Size = "512MiB",
+        workers: int = 4,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if buffers is _RAISE:
+            buffers = BufferPoolConfig()
+        freshness = Freshness() if freshness is None else freshness
+        limit = _check_arguments(tiers, origin, freshness, buffers, memory_limit, workers)
+        ledger = MemoryLedger(limit)
+        self._owns_pool = not isinstance(buffers, BufferPool)
+        if isinstance(buffers, BufferPool):
+            self.buffers = buffers
+        else:
+            self.buffers = BufferPool(BufferPoolConfig(enabled=False) if buffers is None else buffers, ledger=ledger)
+        self._engine = Engine(
+            tiers, origin=origin, freshness=freshness, pool=self.buffers, ledger=ledger, workers=workers, clock=clock
+        )
+        # The short way of a fresh hit in the top tier, taken by `get` without a lock or a stream.
+        self._hot: Callable[[str], HotEntry | None] = getattr(tiers[0], "hot", None) or _nothing_hot
+        self._monotonic = clock.monotonic
+        self._fresh = freshness.fresh
+        self._counters = self._engine.counters
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        key: str,
+        fetch: Fetcher | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        freshness: Freshness | None = None,
+        timeout: Duration | None = None,
+        on_orphan: str | None = None,
+        progress: Callable[[int, int | None], object] | None = None,
+    ) -> CacheStream:
+        """A stream of the key's bytes, from a tier, from a running fill, or from `fetch` (else the origin).
+
+        `start`, `stop`: the bytes [start, stop) only. `freshness`: for this open only. `timeout`: the longest
+        wait for the origin's answer, and later for bytes; then `FetchError`. `on_orphan`: what becomes of a fill
+        that this open starts when its last reader leaves, "finish" (default) or "abort". `progress(done, total)`
+        is called as this stream is read.
+
+        Raises `CacheMiss` without an origin, `NotFound` when the origin says so, `FetchError` when it fails.
+        """
+        engine = self._engine
+        frame = sys._getframe(1)
+        return engine.open(
+            Ask(
+                key if type(key) is str and 0 < len(key) < 256 and key.isascii() else check_key(key),
+                engine.origin if fetch is None else _check_fetch(fetch),
+                engine.freshness if freshness is None else freshness,
+                start if start == 0 else _check_offset("start", start),
+                stop if stop is None else _check_offset("stop", stop),
+                None if timeout is None else _check_duration("timeout", timeout),
+                True if on_orphan is None else _check_orphan(on_orphan),
+                progress=progress,
+                opened_at=(frame.f_code.co_filename, frame.f_lineno),
+            )
+        )
+
+    def get(
+        self, key: str, fetch: Fetcher | None = None, *, default: Any = _RAISE, max_bytes: Size = MOST_GET
+    ) -> bytes:
+        """All bytes of the key. `default` is returned instead of raising `CacheMiss` or `NotFound`.
+
+        Raises as `open`, and `LimitExceeded` for an object larger than `max_bytes` (64 MiB): use `open` for it.
+        """
+        hot = self._hot(key)
+        if hot is not None and max_bytes is MOST_GET:
+            whole = hot.whole
+            if whole is not None:
+                life = self._fresh if hot.ttl is None else hot.ttl
+                if life is None or self._monotonic() - hot.born < life:
+                    hot.visited = True
+                    self._counters.hot += 1
+                    return whole
+        return self._get(key, fetch, default, max_bytes)
+
+    def _get(self, key: str, fetch: Fetcher | None, default: Any, max_bytes: Size) -> Any:
+        limit = _check_size("max_bytes", max_bytes)
+        tries = ATTEMPTS
+        while True:
+            tries -= 1
+            try:
+                with self.open(key, fetch) as stream:
+                    return _read_all(stream, limit)
+            except CorruptEntry:
+                # Nothing was given to the caller yet, and the store has dropped the entry: begin anew.
+                if not tries:
+                    raise
+            except (CacheMiss, NotFound):
+                if default is _RAISE:
+                    raise
+                return default
+
+    # -- writing -----------------------------------------------------------------------------------------
+
+    def set(
+        self,
+        key: str,
+        data: Body,
+        *,
+        size: int | None = None,
+        etag: str | None = None,
+        last_modified: str | None = None,
+        ttl: Duration | None = None,
+        digest: str | None = None,
+        tags: Iterable[str] = (),
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep `data` (bytes, a readable, or an iterable of bytes) under the key, replacing what it had.
+
+        `bytes` are kept without a copy. When `data` itself fails while it is read, the key stays as it was. A
+        fill of the key that runs goes on for its readers, and does not replace this. `size` and `digest` are
+        checked where given. Raises `LimitExceeded` when no tier can hold it, `StoreError` when none works.
+        """
+        result = FetchResult(
+            data,
+            size=size,
+            etag=etag,
+            last_modified=last_modified,
+            ttl=ttl,
+            digest=digest,
+            tags=tuple(tags),
+            attributes={} if attributes is None else attributes,
+        )
+        put(self._engine, check_key(key), result)
+
+    def writer(
+        self,
+        key: str,
+        *,
+        size: int | None = None,
+        etag: str | None = None,
+        last_modified: str | None = None,
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+        attributes: Mapping[str, str] | None = None,
+    ) -> CacheWriter:
+        """A writer for the key, for use in a `with` block: leaving it publishes, an exception inside does not."""
+        result = FetchResult(
+            b"",
+            size=size,
+            etag=etag,
+            last_modified=last_modified,
+            ttl=ttl,
+            tags=tuple(tags),
+            attributes={} if attributes is None else attributes,
+        )
+        metadata = metadata_of(result_of(result), self._engine.clock.now())
+        self._engine.check_open()
+        return CacheWriter(self._engine, check_key(key), msgspec.structs.replace(metadata, size=size))
+
+    def delete(self, key: str) -> bool:
+        """Forget the key in every tier; True if one had it. Older fills never bring it back."""
+        return self._engine.delete(check_key(key))
+
+    def refresh(self, key: str, fetch: Fetcher | None = None, *, timeout: Duration | None = None) -> Status:
+        """Ask the origin now, whatever the tiers have, and wait until that is done.
+
+        MISS: new bytes were kept. REVALIDATED: it is unchanged. BYPASS: it may not be kept. Until then readers
+        get what is there. Raises as `open`.
+        """
+        engine = self._engine
+        fetcher = engine.origin if fetch is None else _check_fetch(fetch)
+        if fetcher is None:
+            raise CacheMiss(check_key(key), "refresh needs fetch=, or an origin of the Cache")
+        seconds = None if timeout is None else _check_duration("timeout", timeout)
+        return engine.refresh(Ask(check_key(key), fetcher, engine.freshness, timeout=seconds))
+
+    # -- asking ------------------------------------------------------------------------------------------
+
+    def __contains__(self, key: object) -> bool:
+        """Whether an open without an origin would find the key now."""
+        return isinstance(key, str) and bool(key) and self._engine.contains(check_key(key))
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Keys that start with `prefix` and can be read now, in no order."""
+        return self._engine.keys(prefix)
+
+    def stats(self) -> CacheStats:
+        """A frozen snapshot of what was counted and what is held."""
+        return self._engine.stats()
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def close(self, drain: Drain = Drain.FINISH) -> None:
+        """End all work (see `Drain`) and close the tiers. The second time does nothing."""
+        close_engine(self._engine, drain)
+        self._hot = _nothing_hot
+        if self._owns_pool:
+            self.buffers.close()
+
+    def __enter__(self) -> Self:
+        self._engine.check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close(Drain.FINISH if kind is None else Drain.ABORT)
+
+    def __repr__(self) -> str:
+        engine = self._engine
+        tiers = " > ".join(tier.name for tier in engine.tiers)
+        used, limit = format_size(engine.ledger.held), format_size(engine.ledger.limit)
+        state = "closed" if engine.closed else "open"
+        return f"<Cache {state}, {tiers}, {len(engine.flights)} flights, memory {used} of {limit}>"
+
+
+# A damaged entry is dropped when it is seen, in one tier after the other.
+ATTEMPTS = 4
+
+
+def _read_all(stream: CacheStream, limit: int) -> bytes:
+    size = stream.size
+    if size is None:
+        pieces: list[bytes] = []
+        total = 0
+        while piece := stream.read1(STEP_BYTES):
+            total += len(piece)
+            if total > limit:
+                break
+            pieces.append(piece)
+        else:
+            return b"".join(pieces)
+    elif size <= limit:
+        return stream.read()
+    raise LimitExceeded(
+        f"{shorten(stream.key)} has {format_size(size) if size is not None else 'more'} than max_bytes="
+        f"{format_size(limit)}: read it with open(), or raise max_bytes"
+    )
+
+
+def _nothing_hot(key: str) -> None:
+    """No tier that could answer at once."""
+
+
+def _check_arguments(
+    tiers: tuple[Store, ...], origin: object, freshness: object, buffers: object, memory_limit: Size, workers: object
+) -> int:
+    """Every problem of a constructor's arguments at once; the memory limit in bytes."""
+    problems = []
+    limit = 0
+    if not tiers:
+        problems.append(Problem("tiers", "()", 'give at least one store, such as MemoryStore("256MiB")'))
+    for index, store in enumerate(tiers):
+        missing = [name for name in ("open", "stage", "delete", "stat", "keys", "close") if not hasattr(store, name)]
+        if missing:
+            problems.append(Problem(f"tiers[{index}]", store, f"is no Store: it has no {', '.join(missing)}"))
+    if len({id(store) for store in tiers}) != len(tiers):
+        problems.append(Problem("tiers", tiers, "name each store once"))
+    if origin is not None and not callable(origin):
+        problems.append(Problem("origin", origin, "must be callable with a FetchRequest, or None"))
+    if not isinstance(freshness, Freshness):
+        problems.append(Problem("freshness", freshness, 'must be a Freshness, such as Freshness(fresh="5m")'))
+    if buffers is not None and not isinstance(buffers, BufferPool | BufferPoolConfig):
+        problems.append(Problem("buffers", buffers, "must be a BufferPoolConfig, a BufferPool, or None"))
+    if type(workers) is not int or not 1 <= workers <= 1024:
+        problems.append(Problem("workers", workers, "must be an int from 1 to 1024"))
+    try:
+        limit = parse_size(memory_limit)
+    except ValueError as error:
+        problems.append(Problem("memory_limit", memory_limit, str(error)))
+    else:
+        if limit < LEAST_MEMORY:
+            mend = f"must be at least {format_size(LEAST_MEMORY)}, or buffers have no room to move bytes"
+            problems.append(Problem("memory_limit", memory_limit, mend))
+    if problems:
+        raise ConfigError(problems, subject="Cache")
+    return limit
+
+
+def _check_fetch(fetch: Fetcher) -> Fetcher:
+    if not callable(fetch):
+        raise ConfigError([Problem("fetch", fetch, "must be callable with a FetchRequest, or None")], subject="open")
+    return fetch
+
+
+def _check_offset(field: str, value: int) -> int:
+    if type(value) is not int or value < 0:
+        raise ConfigError([Problem(field, value, "must be a byte offset, an int of 0 or more")], subject="open")
+    return value
+
+
+def _check_size(field: str, value: Size) -> int:
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise ConfigError([Problem(field, value, str(error))], subject="get") from None
+
+
+def _check_duration(field: str, value: Duration) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ConfigError([Problem(field, value, str(error))], subject="open") from None
+
+
+def _check_orphan(value: str) -> bool:
+    if value not in ("finish", "abort"):
+        raise ConfigError([Problem("on_orphan", value, 'must be "finish" or "abort"')], subject="open")
+    return value == "finish"

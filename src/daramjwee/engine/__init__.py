@@ -1,0 +1,1 @@
+"""What both doors share: look-up, plan (pure), freshness (pure), fence, execution, background work, life cycle."""

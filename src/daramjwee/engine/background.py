@@ -1,0 +1,120 @@
+"""Threads of a cache: fillers for long bodies, and a bounded pool of workers for everything that can wait.
+
+Invariant: at most `limit` threads, started when there is something to do and ended when idle; none is started
+before it is needed. Once closing has begun nothing new is accepted.
+Threads: any caller; one lock for bookkeeping, jobs run without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+# Long enough that a burst of fills reuses its threads, short enough that an idle cache has none.
+IDLE_SECONDS = 5.0
+
+
+class Workers:
+    """Run jobs on at most `limit` daemon threads, with at most `queue` of them waiting."""
+
+    def __init__(self, name: str, *, limit: int, queue: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._queue_limit = queue
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._closing = False
+        self.failures = 0
+
+    def submit(self, job: Callable[[], object]) -> bool:
+        """Take the job, or refuse it: closing, or more jobs than threads and queue can take."""
+        thread = None
+        with self._lock:
+            free = self._idle - len(self._jobs)
+            can_start = len(self._threads) < self._limit
+            if self._closing or (free <= 0 and not can_start and len(self._jobs) >= self._queue_limit):
+                return False
+            self._jobs.append(job)
+            if free > 0:
+                self._changed.notify_all()  # wait_idle listens on it too
+            elif can_start:
+                thread = threading.Thread(target=self._work, name=f"daramjwee-{self._name}", daemon=True)
+                self._threads.add(thread)
+        if thread is not None:
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads to be had, or the interpreter is ending
+                logger.warning("cannot start a thread: %s", error)
+                with self._lock:
+                    self._threads.discard(thread)
+                    if job in self._jobs and not self._threads:
+                        self._jobs.remove(job)
+                        return False
+        return True
+
+    @property
+    def busy(self) -> int:
+        """Jobs that run or wait."""
+        with self._lock:
+            return len(self._threads) - self._idle + len(self._jobs)
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until no job runs or waits; False when `timeout` seconds were not enough."""
+        deadline = monotonic() + timeout
+        with self._lock:
+            while len(self._threads) - self._idle + len(self._jobs):
+                left = deadline - monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return False
+        return True
+
+    def close(self, timeout: float) -> bool:
+        """Accept nothing more, drop what waits, and wait for what runs; False when some of it still does."""
+        deadline = monotonic() + timeout
+        with self._lock:
+            self._closing = True
+            self._jobs.clear()
+            self._changed.notify_all()
+            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except Exception:
+                logger.exception("a background job failed")
+                self.failures += 1
+            # Let go before sleeping: the job holds a flight, which holds an entry.
+            del job
+            with self._lock:
+                self._changed.notify_all()
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._lock:
+            self._idle += 1
+            self._changed.notify_all()
+            try:
+                deadline = monotonic() + IDLE_SECONDS
+                while not self._jobs:
+                    left = deadline - monotonic()
+                    if self._closing or left <= 0:
+                        self._threads.discard(threading.current_thread())
+                        return None
+                    self._changed.wait(left)
+                return self._jobs.popleft()
+            finally:
+                self._idle -= 1

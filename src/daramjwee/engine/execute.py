@@ -1,0 +1,405 @@
+"""The engine: carries out what the plan says of an open, and every change. All the IO, none of the choices.
+
+Invariant: an entry that was found is closed here or by the stream that reads from it, whatever happens.
+Threads: any; it has no lock of its own (see `fetch` and `fence`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from daramjwee.engine.counters import CacheStats, Counters, TierStats
+from daramjwee.engine.fetch import Ask, Flights
+from daramjwee.engine.freshness import Verdict, judge
+from daramjwee.engine.lifecycle import register
+from daramjwee.engine.plan import Act, Seen, plan_open, plan_promotion, plan_tier
+from daramjwee.engine.tiers import Tiers
+from daramjwee.errors import (
+    CacheMiss,
+    Closed,
+    CorruptEntry,
+    DaramjweeError,
+    FetchError,
+    LimitExceeded,
+    NotFound,
+    StoreError,
+    shorten,
+)
+from daramjwee.fills.flight import GoAlone, LookAgain
+from daramjwee.fills.stream import CacheStream
+from daramjwee.model import Status
+from daramjwee.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from daramjwee.buffers import BufferPool, MemoryLedger
+    from daramjwee.engine.tiers import Found, Staged, Tier
+    from daramjwee.fills.flight import Flight, FlightReader
+    from daramjwee.fills.stream import Source
+    from daramjwee.model import Clock, Fetcher, FetchResult, Freshness, Metadata
+    from daramjwee.stores.protocol import Entry, Store
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Tiers, flights and counters of one cache; both doors talk to it."""
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        *,
+        origin: Fetcher | None,
+        freshness: Freshness,
+        pool: BufferPool,
+        ledger: MemoryLedger,
+        workers: int,
+        clock: Clock,
+    ) -> None:
+        self.counters = Counters(len(stores))
+        self.tiers = Tiers(stores, observer=self.counters)
+        self.origin = origin
+        self.freshness = freshness
+        self.pool = pool
+        self.ledger = ledger
+        self.clock = clock
+        self.closed = False
+        self.flights = Flights(self.tiers, pool=pool, counters=self.counters, clock=clock, workers=workers)
+        self.tiers.attach(ledger=ledger, clock=clock)
+        register(self)
+
+    def after_fork(self) -> None:
+        """In a child: no flight and no thread came along, and locks may be held by threads that are not here."""
+        self.flights.reset()
+        self.counters.reset_lock()
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise Closed("the cache is closed; make a new one")
+
+    # -- opening -----------------------------------------------------------------------------------------
+
+    def open(self, ask: Ask) -> CacheStream:
+        """A stream for one ask. Goes round again whenever what it saw was changed by somebody else."""
+        while True:
+            self.check_open()
+            found = self.tiers.find(ask.key)
+            stream = None
+            try:
+                stream = self._answer(ask, found)
+            finally:
+                if found.entry is not None and (stream is None or not stream.reads_from(found.entry)):
+                    found.entry.close()
+            if stream is not None:
+                return stream
+
+    def _answer(self, ask: Ask, found: Found) -> CacheStream | None:
+        """The stream, or None: look again."""
+        entry = found.entry
+        seen = None if entry is None else Seen(found.tier, entry.metadata)
+        has_origin = ask.fetch is not None
+        plan = plan_open(seen, ask.freshness, now=self.clock.now(), has_origin=has_origin, reason=found.reason)
+        if plan.act is Act.NEGATIVE:
+            self.counters.negative += 1
+            raise NotFound(f"the origin said that {shorten(ask.key)} does not exist (remembered)")
+        if plan.act is Act.MISS:
+            self.counters.missed(plan.reason)
+            raise CacheMiss(ask.key)
+        if plan.act is Act.FETCH or entry is None:
+            try:
+                return self._fetch(ask, entry if plan.conditional else None, plan.reason)
+            except FetchError as error:
+                if not plan.on_error or entry is None:
+                    raise
+                logger.warning("serving a stale copy of %s, since its origin failed: %s", shorten(ask.key), error)
+            self.counters.stale += 1
+            return self._stream(ask, entry, Status.STALE, entry.metadata)
+        if plan.act is Act.SERVE_STALE:
+            self.counters.stale += 1
+            self._renew_later(ask, entry.metadata)
+            return self._stream(ask, entry, Status.STALE, entry.metadata)
+        self.counters.hits += 1
+        self.counters.tier_hits[found.tier] += 1
+        target = plan_promotion(self.tiers.rooms, found.tier, entry.metadata) if found.tier else None
+        promoted = None if target is None else self._promote(ask, found.tier, target, entry.metadata)
+        return promoted or self._stream(ask, entry, Status.HIT, entry.metadata)
+
+    def _stream(self, ask: Ask, source: Source, status: Status, metadata: Metadata) -> CacheStream:
+        return CacheStream(
+            source,
+            key=ask.key,
+            status=status,
+            metadata=metadata,
+            owner=self,
+            fetch=ask.fetch,
+            start=ask.start,
+            stop=ask.stop,
+            progress=ask.progress,
+            opened_at=ask.opened_at,
+        )
+
+    def _promote(self, ask: Ask, tier: int, target: int, metadata: Metadata) -> CacheStream | None:
+        """Stream the entry while it fills tier `target`; None when that is not to be had: serve it as it is."""
+        boarded = self.flights.board(ask, reader=False)
+        if boarded.claim is None:
+            return None
+        reader = boarded.flight.join(ask.start, timeout=ask.timeout)
+        if reader is None:
+            raise AssertionError("a flight that was not started yet refused a reader")
+        try:
+            self.flights.start_promotion(ask, boarded, self.tiers[tier], self.tiers[target])
+        except LookAgain:
+            reader.close()
+            return None
+        except DaramjweeError as error:
+            reader.close()
+            self.tiers.trouble("promotion_failed", ask.key, self.tiers[target], error)
+            return None
+        except BaseException:
+            reader.close()
+            raise
+        return self._stream(ask, reader, Status.HIT, metadata)
+
+    def _fetch(self, ask: Ask, held: Entry | None, reason: str) -> CacheStream | None:
+        """Join the running fill of the key, or start it. `held` is the stale copy. None: look again."""
+        boarded = self.flights.board(ask)
+        reader = boarded.reader
+        if boarded.claim is None:
+            if reader is not None:
+                return self._join(ask, boarded.flight, reader)
+            # Over already, or bytes that this caller wants have left its window.
+            return None if boarded.flight.over else self._fetch_alone(ask, None)
+        if reader is None:
+            raise AssertionError("a new flight refused its starter")
+        self.counters.missed(reason)
+        try:
+            begun = self.flights.start(ask, boarded, None if held is None else held.metadata)
+        except BaseException:
+            reader.close()
+            raise
+        if begun is None:
+            metadata = boarded.flight.metadata
+            if metadata is None:
+                raise AssertionError("a started flight has no metadata")
+            return self._stream(ask, reader, Status.MISS, metadata)
+        reader.close()
+        if begun.alone is not None:
+            return self._fetch_alone(ask, begun.alone)
+        if begun.renewed is not None and held is not None:
+            self.counters.revalidated += 1
+            return self._stream(ask, held, Status.REVALIDATED, begun.renewed)
+        return None
+
+    def _join(self, ask: Ask, flight: Flight, reader: FlightReader) -> CacheStream | None:
+        try:
+            metadata = reader.wait_started()
+        except LookAgain:
+            reader.close()
+            return None
+        except GoAlone:
+            reader.close()
+            return self._fetch_alone(ask, None)
+        except BaseException:
+            reader.close()
+            raise
+        self.counters.joined += 1
+        return self._stream(ask, reader, Status.JOINED, metadata)
+
+    def _fetch_alone(self, ask: Ask, result: FetchResult | None) -> CacheStream:
+        """Past the tiers, for this caller only."""
+        self.counters.bypassed += 1
+        boarded = self.flights.private(ask)
+        reader, flight = boarded.reader, boarded.flight
+        if reader is None:
+            raise AssertionError("a new flight refused its starter")
+        try:
+            self.flights.start_alone(ask, boarded, result)
+        except BaseException:
+            reader.close()
+            raise
+        if flight.metadata is None:
+            raise AssertionError("a started flight has no metadata")
+        return self._stream(ask, reader, Status.BYPASS, flight.metadata)
+
+    def _renew_later(self, ask: Ask, metadata: Metadata) -> None:
+        """Fetch in the background, unless somebody does already. The copy at hand is served meanwhile."""
+        boarded = self.flights.board(ask, reader=False)
+        if boarded.claim is None:
+            return
+
+        def renew() -> None:
+            try:
+                begun = self.flights.start(ask._replace(timeout=None), boarded, metadata)
+                if begun is not None and begun.alone is not None:
+                    logger.info("the renewal of %s is not cacheable", shorten(ask.key))
+            except DaramjweeError as error:
+                logger.warning("renewing %s failed: %s", shorten(ask.key), error)
+
+        if not self.flights.workers.submit(renew):
+            boarded.flight.abort(FetchError(f"no worker was free to renew {shorten(ask.key)}"))
+
+    # -- changes -----------------------------------------------------------------------------------------
+
+    def refresh(self, ask: Ask) -> Status:
+        """Ask the origin now, whatever the tiers have; wait for the outcome."""
+        self.check_open()
+        found = self.tiers.find(ask.key)
+        previous = None
+        if found.entry is not None:
+            previous = None if found.entry.metadata.negative else found.entry.metadata
+            found.entry.close()
+        boarded = self.flights.supersede(ask)
+        reader = boarded.reader
+        if reader is None:
+            raise AssertionError("a new flight refused its starter")
+        try:
+            begun = self.flights.start(ask._replace(reuse=False), boarded, previous)
+            if begun is None:
+                reader.wait_entry()
+                return Status.MISS
+        finally:
+            reader.close()
+        if begun.alone is not None:
+            self.counters.bypassed += 1
+            self.flights.discard(begun.alone)
+            return Status.BYPASS
+        self.counters.revalidated += 1
+        return Status.REVALIDATED
+
+    def delete(self, key: str) -> bool:
+        """Forget the key everywhere; a fill of it that runs goes on for its readers and publishes nothing."""
+        self.check_open()
+        claim = self.flights.change(key)
+        try:
+            return self.tiers.delete(key, guard=claim.is_current)
+        finally:
+            self.flights.fence.release(claim)
+
+    def stage_or_refuse(self, key: str, metadata: Metadata, *, whole: bool) -> Staged:
+        """A staging for an object that a program puts in. `whole`: it is in memory already and can be kept as it is.
+
+        `LimitExceeded` when no tier can hold it, `StoreError` when none works; the key is as before.
+        """
+        self.check_open()
+        rooms = self.tiers.rooms
+        first = 0 if whole and metadata.size is not None and metadata.size <= rooms[0].largest else None
+        if first is None and plan_tier(rooms, metadata.size) is None:
+            size, largest = metadata.size or 0, max(room.largest for room in rooms)
+            raise LimitExceeded(
+                f"{shorten(key)} has {format_size(size)}, but the largest object a tier takes is "
+                f"{format_size(largest)}; raise a tier's capacity or max_object_size"
+            )
+        staged = self.tiers.stage(key, metadata, first=first)
+        if staged is None:
+            raise StoreError(f"no tier could begin to write {shorten(key)}; see the log for each tier's reason")
+        return staged
+
+    def publish(self, key: str, staged: Staged, metadata: Metadata) -> None:
+        """Make what was staged the state of the key, in every tier."""
+        self.check_open()
+        claim = self.flights.change(key)
+        try:
+            # Older copies first: should publishing fail, the key is gone, but never back to what it was told to
+            # replace.
+            self.tiers.delete(key, guard=claim.is_current, but=staged.tier)
+            entry = staged.staging.commit(metadata, guard=claim.is_current)
+        except BaseException:
+            self.tiers.delete(key, guard=claim.is_current)
+            self.flights.fence.release(claim)
+            raise
+        if entry is None:
+            # A newer change of the key came in between: ours was overwritten at once.
+            staged.staging.abort()
+            self.flights.fence.release(claim)
+            return
+        entry.close()
+        self.flights.follow(key, staged.tier, claim)
+
+    # -- asked by streams ----------------------------------------------------------------------------------
+
+    def mend(
+        self, key: str, offset: int, given: Metadata | None, fetch: Fetcher | None
+    ) -> tuple[Source, Metadata] | None:
+        """See `fills.stream.Owner`. Damage after bytes were given is mended only by the same object, which a
+        strong validator has to prove."""
+        if given is not None and given.strong_validator is None:
+            return None
+        try:
+            stream = self.open(Ask(key, fetch, self.freshness, start=offset))
+        except (CacheMiss, NotFound):
+            return None
+        if given is not None and stream.metadata.strong_validator != given.strong_validator:
+            stream.close()
+            return None
+        return stream.detach()
+
+    def locate(self, key: str) -> Entry | None:
+        """See `fills.stream.Owner`. A copy that is still on its way to a tier with files is brought there first."""
+        found = self.tiers.find(key)
+        if found.entry is None:
+            return None
+        found.entry.close()
+        for tier in self.tiers:
+            if getattr(tier.store, "plain_files", False):
+                entry = tier.store.open(key)
+                return entry if entry is not None else self._bring(key, found.tier, tier)
+        return None
+
+    def _bring(self, key: str, source: int, target: Tier) -> Entry | None:
+        claim = self.flights.fence.claim(key)
+        try:
+            self.tiers.transfer(key, self.tiers[source], target, guard=claim.is_current, pool=self.pool)
+        except (StoreError, LimitExceeded) as error:
+            self.tiers.trouble("copy_failed", key, target, error)
+        finally:
+            self.flights.fence.release(claim)
+        return target.store.open(key)
+
+    # -- asked by programs ---------------------------------------------------------------------------------
+
+    def contains(self, key: str) -> bool:
+        """Whether an open without an origin would be answered."""
+        self.check_open()
+        for tier in self.tiers:
+            metadata = tier.store.stat(key)
+            if metadata is not None:
+                verdict = judge(metadata, self.freshness, self.clock.now())
+                return not metadata.negative and verdict in (Verdict.FRESH, Verdict.STALE)
+        return False
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Keys of all tiers that an open without an origin would find, each once."""
+        self.check_open()
+        seen: set[str] = set()
+        for tier in self.tiers:
+            for key in tier.store.keys(prefix):
+                if key not in seen and self.contains(key):
+                    seen.add(key)
+                    yield key
+
+    def stats(self) -> CacheStats:
+        counters = self.counters
+        misses, events = counters.copies()
+        tiers = tuple(
+            TierStats(tier.name, hits + (counters.hot if tier.index == 0 else 0), tier.store.usage())
+            for tier, hits in zip(self.tiers, counters.tier_hits, strict=True)
+        )
+        return CacheStats(
+            hits=counters.hits + counters.hot,
+            stale=counters.stale,
+            joined=counters.joined,
+            revalidated=counters.revalidated,
+            bypassed=counters.bypassed,
+            negative=counters.negative,
+            misses=misses,
+            origin_fetches=counters.origin_fetches,
+            fetch_errors=counters.fetch_errors,
+            evictions=sum(tier.usage.evictions for tier in tiers),
+            events=events,
+            memory_used=self.ledger.held,
+            memory_limit=self.ledger.limit,
+            tiers=tiers,
+            flights=len(self.flights),
+        )

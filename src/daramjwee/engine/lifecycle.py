@@ -1,0 +1,75 @@
+"""The end of an engine, and what a fork makes of it.
+
+Close: nothing new is accepted; running fills and copies to lower tiers are finished or dropped (`Drain`), within
+a time; then the tiers close. Fork: the child has the tiers but none of the threads, so it begins with no flights;
+streams opened before the fork raise `Closed` there.
+Threads: `close_engine` may be called from any thread, more than once.
+Design: docs/design/concurrency.md
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from daramjwee.errors import Closed, shorten
+
+if TYPE_CHECKING:
+    from daramjwee.engine.execute import Engine
+
+logger = logging.getLogger(__name__)
+
+# A fill that is not done after so long is dropped: closing has to end.
+CLOSE_SECONDS = 30.0
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+class Drain(enum.Enum):
+    """What `close` does with work that runs. FINISH: waits for it, 30 s at most, then aborts what is left.
+    ABORT: ends it at once; its readers get `Closed`, and what was not complete is not kept."""
+
+    FINISH = "finish"
+    ABORT = "abort"
+
+
+def register(engine: Engine) -> None:
+    """Have the engine reset in forked children. Only a weak reference is kept."""
+    _engines.add(engine)
+
+
+def close_engine(engine: Engine, drain: Drain) -> None:
+    """End all work of the engine and close its tiers. Does nothing the second time."""
+    if engine.closed:
+        return
+    engine.closed = True
+    flights = engine.flights
+    deadline = monotonic() + CLOSE_SECONDS
+    for flight in flights.running():
+        # A windowed flight moves only while its readers read, and keeps nothing: there is nothing to wait for.
+        if drain is Drain.ABORT or flight.windowed:
+            flight.abort(Closed(f"the cache was closed while {shorten(flight.key)} was being fetched"))
+    if drain is Drain.FINISH:
+        for flight in flights.running():
+            flight.finish(max(0.0, deadline - monotonic()))
+        flights.workers.wait_idle(max(0.0, deadline - monotonic()))
+    for flight in flights.running():
+        logger.warning("closing: dropping the fill of %s", shorten(flight.key))
+        flight.abort(Closed(f"the cache was closed while {shorten(flight.key)} was being fetched"))
+    for workers in (flights.fillers, flights.workers):
+        if not workers.close(max(1.0, deadline - monotonic())):
+            logger.warning("closing: a thread still waits for its origin; it ends by itself and keeps nothing")
+    engine.tiers.close()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_engines):
+        engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,178 @@
+"""Writing: bodies a program puts in itself (`set`, `writer`), and an entry as the body of another fill.
+
+Invariant: a writer publishes everything or nothing; until then the key answers as before.
+Threads: one thread uses a writer at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from daramjwee.errors import Closed, CorruptEntry, LimitExceeded, shorten
+from daramjwee.fills.body import BodyReader, metadata_of, open_body, result_of
+from daramjwee.units import format_size
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Buffer, Self
+
+    from daramjwee.engine.execute import Engine
+    from daramjwee.engine.tiers import Staged
+    from daramjwee.model import FetchResult, Metadata
+    from daramjwee.stores.protocol import Entry
+
+# What a writer keeps before it picks a tier: an object that ends within it has a known size.
+PENDING_BYTES = 256 * 1024
+
+
+class EntryBody(BodyReader):
+    """An open entry, pulled from its start; closes it at the end."""
+
+    __slots__ = ("_entry", "_offset")
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry)
+        self._entry = entry
+        self._offset = 0
+
+    def _next(self, view: memoryview) -> memoryview:
+        count = self._entry.readinto_at(self._offset, view)
+        self._offset += count
+        return view[:count]
+
+
+class CacheWriter:
+    """Write an object piece by piece; leaving the `with` block publishes it, an exception inside publishes nothing."""
+
+    def __init__(self, engine: Engine, key: str, metadata: Metadata, *, whole: bool = False) -> None:
+        self._engine = engine
+        self._key = key
+        self._metadata = metadata
+        self._whole = whole
+        self._pending: list[bytes] = []
+        self._written = 0
+        self._staged: Staged | None = None
+        self._open = True
+        if metadata.size is not None:
+            self._stage(metadata.size)
+
+    @property
+    def written(self) -> int:
+        """Bytes written so far."""
+        return self._written
+
+    def writable(self) -> bool:
+        return self._open
+
+    def write(self, data: Buffer) -> int:
+        """Append all of `data`; its length in bytes. `LimitExceeded` when no tier can hold so much."""
+        if not self._open:
+            raise Closed(f"the writer of {shorten(self._key)} is closed")
+        piece: memoryview | bytes = data if type(data) is bytes else memoryview(data).cast("B")
+        count = len(piece)
+        if self._staged is None and self._written + count <= PENDING_BYTES:
+            self._pending.append(bytes(piece))
+        else:
+            self._stage(None)
+            assert self._staged is not None
+            self._staged.staging.write(piece)
+        self._written += count
+        return count
+
+    def _stage(self, size: int | None) -> None:
+        """Pick a tier and hand it what is pending."""
+        if self._staged is not None:
+            return
+        self._staged = self._engine.stage_or_refuse(
+            self._key, msgspec.structs.replace(self._metadata, size=size), whole=self._whole
+        )
+        pending, self._pending = self._pending, []
+        for piece in pending:
+            self._staged.staging.write(piece)
+
+    def commit(self) -> None:
+        """Publish what was written; done by leaving the `with` block. The writer is closed then."""
+        if not self._open:
+            raise Closed(f"the writer of {shorten(self._key)} is closed")
+        announced = self._metadata.size
+        if announced is not None and announced != self._written:
+            self.abort()
+            raise LimitExceeded(
+                f"{self._written:,} bytes were written for {shorten(self._key)}, but size={announced:,} was announced; "
+                "nothing was kept"
+            )
+        try:
+            self._stage(self._written)
+            assert self._staged is not None
+            self._engine.publish(self._key, self._staged, msgspec.structs.replace(self._metadata, size=self._written))
+        except BaseException:
+            self.abort()
+            raise
+        self._open = False
+
+    def abort(self) -> None:
+        """Publish nothing and leave nothing. Does nothing once closed."""
+        if self._open:
+            self._open = False
+            self._pending.clear()
+            if self._staged is not None:
+                self._staged.staging.abort()
+
+    close = abort
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None and self._open:
+            self.commit()
+        else:
+            self.abort()
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed"
+        return f"<CacheWriter {shorten(self._key)} {state}, {format_size(self._written)} written>"
+
+
+def put(engine: Engine, key: str, result: FetchResult) -> None:
+    """Publish a body that a program gives. Raises what the body raises, and then changes nothing."""
+    metadata = metadata_of(result_of(result), engine.clock.now())
+    data = result.body
+    if type(data) is bytes:
+        _check(key, metadata, len(data), _hash(metadata, data))
+        with CacheWriter(engine, key, metadata, whole=True) as writer:
+            writer.write(data)
+        return
+    body = open_body(data)
+    hasher = _hash(metadata)
+    try:
+        with CacheWriter(engine, key, metadata) as writer, engine.pool.acquire(PENDING_BYTES) as lease:
+            while len(piece := body.pull(lease.view)):
+                writer.write(piece)
+                if hasher is not None:
+                    hasher.update(piece)
+            _check(key, metadata, writer.written, hasher)
+    finally:
+        body.close()
+
+
+def _hash(metadata: Metadata, data: bytes = b"") -> Any:
+    if metadata.digest is None:
+        return None
+    import hashlib
+
+    return hashlib.new(metadata.digest.partition(":")[0], data, usedforsecurity=False)
+
+
+def _check(key: str, metadata: Metadata, size: int, hasher: Any) -> None:
+    if metadata.size is not None and metadata.size != size:
+        raise LimitExceeded(f"{shorten(key)} has {size:,} bytes, but size={metadata.size:,} was said; nothing was kept")
+    if hasher is not None and metadata.digest is not None:
+        wanted = metadata.digest.partition(":")[2].lower()
+        if hasher.hexdigest() != wanted:
+            raise CorruptEntry(f"{shorten(key)} has digest {hasher.hexdigest()}, not {wanted}; nothing was kept")

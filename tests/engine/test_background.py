@@ -1,0 +1,91 @@
+"""Workers: bounded, started when needed, refused when full, ended in time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from daramjwee.engine.background import Workers
+
+
+def test_no_thread_is_started_before_there_is_a_job() -> None:
+    """A cache that never fills in the background has no threads of its own."""
+    before = threading.active_count()
+    workers = Workers("test", limit=4, queue=4)
+    assert threading.active_count() == before
+    workers.close(1)
+
+
+def test_jobs_beyond_threads_and_queue_are_refused() -> None:
+    """Two threads and one place in line: the fourth job is refused, and taken again when there is room."""
+    workers = Workers("test", limit=2, queue=1)
+    go, started = threading.Event(), threading.Semaphore(0)
+
+    def job() -> None:
+        started.release()
+        assert go.wait(30)
+
+    assert workers.submit(job)
+    assert workers.submit(job)
+    assert started.acquire(timeout=30)
+    assert started.acquire(timeout=30)
+    assert workers.submit(job)
+    assert not workers.submit(job)
+    assert workers.busy == 3
+    go.set()
+    assert workers.wait_idle(30)
+    assert workers.busy == 0
+    assert workers.submit(job)
+    assert workers.close(30)
+
+
+def test_every_job_runs_once_however_many_submit() -> None:
+    """16 threads submit 100 jobs each: 1600 runs, counted exactly."""
+    workers = Workers("test", limit=3, queue=10_000)
+    done = threading.Semaphore(0)
+
+    def submit() -> None:
+        for _ in range(100):
+            assert workers.submit(done.release)
+
+    threads = [threading.Thread(target=submit) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(1600):
+        assert done.acquire(timeout=30)
+    assert not done.acquire(blocking=False)
+    assert workers.close(30)
+
+
+def test_a_failing_job_is_logged_and_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    """The thread goes on with the next job, and the failure is counted."""
+    workers = Workers("test", limit=1, queue=10)
+    ran = threading.Event()
+    with caplog.at_level(logging.ERROR):
+        assert workers.submit(lambda: 1 // 0)
+        assert workers.submit(ran.set)
+        assert ran.wait(30)
+    assert workers.failures == 1
+    assert "ZeroDivisionError" in caplog.text
+    assert workers.close(30)
+
+
+def test_a_closed_pool_takes_nothing_and_says_what_still_runs() -> None:
+    """Close drops what waits, and answers False as long as a job does not end."""
+    workers = Workers("test", limit=1, queue=10)
+    go, started = threading.Event(), threading.Event()
+
+    def job() -> None:
+        started.set()
+        assert go.wait(30)
+
+    assert workers.submit(job)
+    assert started.wait(30)
+    assert not workers.close(0.01)
+    assert not workers.submit(job)
+    go.set()
+    assert workers.close(30)

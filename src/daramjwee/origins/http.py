@@ -66,7 +66,7 @@ class HttpOrigin:
         self._headers = _checked_headers(headers, problems)
         if not callable(key or str):
             problems.append(Problem("key", key, "give a function from key to URL, or None"))
-        if not isinstance(verify, bool) and not (isinstance(verify, str) and os.path.exists(verify)):
+        if verify not in (True, False) and not os.path.exists(verify):
             problems.append(Problem("verify", verify, "give True, False, or the path of a certificate bundle"))
         if problems:
             raise ConfigError(problems, subject="HttpOrigin")
@@ -133,8 +133,11 @@ class HttpOrigin:
         from urllib3.exceptions import HTTPError
 
         target = split_userinfo(url)
-        headers = {"User-Agent": USER_AGENT, **self._headers, **conditions, "Accept-Encoding": "identity"}
-        if target.userinfo is not None and not any(name.lower() == "authorization" for name in headers):
+        headers = {**self._headers, **conditions, "Accept-Encoding": "identity"}
+        given = {name.lower() for name in headers}
+        if "user-agent" not in given:
+            headers["User-Agent"] = USER_AGENT
+        if target.userinfo is not None and "authorization" not in given:
             headers.update(make_headers(basic_auth=target.userinfo))
         # Whatever the caller gave may be a secret meant for this host only, not just Authorization.
         retry = make_retry(self._retries, self._redirects, {*self._headers, "Authorization", "Cookie"})

@@ -1,0 +1,88 @@
+"""The arithmetic of the bench, on made-up figures."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daramjwee.bench.samples import (
+    Row,
+    Summary,
+    at_least,
+    at_most,
+    differences,
+    exactly,
+    ratios,
+    row_of,
+    summarize,
+)
+
+figures = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=40)
+
+
+def test_the_summary_is_the_median_and_the_middle_half():
+    """One figure that is far off moves neither."""
+    assert summarize([5.0, 1.0, 2.0, 3.0, 1000.0]) == Summary(median=3.0, low=2.0, high=5.0, runs=5)
+
+
+def test_few_figures_show_their_whole_spread():
+    """Quartiles of three figures would pretend to knowledge that is not there."""
+    assert summarize([3.0, 1.0, 2.0]) == Summary(2.0, 1.0, 3.0, 3)
+    assert summarize([7.0]) == Summary(7.0, 7.0, 7.0, 1)
+
+
+def test_no_figures_are_refused():
+    """A median of nothing is not zero."""
+    with pytest.raises(ValueError, match="at least one run"):
+        summarize([])
+
+
+@given(figures)
+def test_the_median_lies_within_the_spread_and_the_spread_within_the_figures(values):
+    """Holds for any figures."""
+    seen = summarize(values)
+    assert min(values) <= seen.low <= seen.median <= seen.high <= max(values)
+    assert seen.runs == len(values)
+
+
+def test_ratios_are_taken_pair_by_pair():
+    """A machine that is ten times slower in one round slows both sides of that pair: the ratio does not move."""
+    assert ratios([2.0, 20.0, 2.0], [1.0, 10.0, 1.0]) == [2.0, 2.0, 2.0]
+    assert differences([2.0, 20.0], [1.0, 10.0]) == [1.0, 10.0]
+
+
+def test_figures_without_a_partner_are_refused():
+    """Pairs of unequal length would compare figures of different rounds."""
+    with pytest.raises(ValueError, match="zip"):
+        ratios([1.0, 2.0], [1.0])
+
+
+@given(figures, st.floats(0.5, 2.0))
+def test_a_contender_that_always_takes_k_times_as_long_has_ratio_k(values, k):
+    """Whatever the machine did in between."""
+    seen = row_of("s", "n", ratios([v * k for v in values], values))
+    assert seen.seen == pytest.approx(k)
+
+
+@pytest.mark.parametrize(
+    ("target", "seen", "met"),
+    [
+        (at_most(1.03), 1.03, True),
+        (at_most(1.03), 1.031, False),
+        (at_least(0.9), 0.9, True),
+        (at_least(0.9), 0.899, False),
+        (exactly(1), 1, True),
+        (exactly(1), 2, False),
+        (exactly(1), 0, False),
+    ],
+)
+def test_a_target_is_met_up_to_and_including_its_bound(target, seen, met):
+    """The bound itself is as wanted."""
+    assert Row(scenario="s", name="n", seen=seen, target=target).met is met
+
+
+def test_a_row_without_target_or_without_figure_is_neither_met_nor_missed():
+    """A rival that is not installed is no failure of ours."""
+    assert Row(scenario="s", name="n", seen=1.0).met is None
+    assert Row(scenario="s", name="n", target=at_most(1), note="not installed").met is None

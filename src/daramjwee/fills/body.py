@@ -33,11 +33,12 @@ FILLED_PIECE_BYTES = 64 * 1024
 class BodyReader:
     """A body that is being read. `pull` gives the next piece, empty at the end; `close` closes the source."""
 
-    __slots__ = ("_closed", "_rest", "_source")
+    __slots__ = ("_closed", "_handed", "_rest", "_source")
 
     def __init__(self, source: object) -> None:
         self._source = source
         self._rest: memoryview | None = None
+        self._handed: memoryview | None = None  # the slice of a longer piece that was handed out last
         self._closed = False
 
     def pull(self, view: memoryview) -> memoryview | bytes:
@@ -81,7 +82,8 @@ class BodyReader:
         rest = self._rest
         assert rest is not None
         self._rest = rest[limit:] if len(rest) > limit else None
-        return rest[:limit]
+        self._handed = rest[:limit]
+        return self._handed
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self._closed else f'of {type(self._source).__name__}'}>"
@@ -163,12 +165,14 @@ class _IterReader(BodyReader):
 
     def _release(self) -> None:
         given, self._given = self._given, None
-        if given is None:
-            return
-        try:
-            given.release()
-        except BufferError:
-            logger.debug("a piece of a body is still in use; its memory stays exported until it is not")
+        handed, self._handed = self._handed, None
+        for view in (handed, given):
+            if view is None:
+                continue
+            try:
+                view.release()
+            except BufferError:
+                logger.debug("a piece of a body is still in use; its memory stays exported until it is not")
 
 
 def open_body(body: Body) -> BodyReader:

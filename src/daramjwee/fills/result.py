@@ -152,7 +152,8 @@ def _checked_digest(digest: object, problems: list[Problem]) -> str | None:
     if isinstance(digest, str):
         algorithm, _, value = digest.partition(":")
         try:
-            length = 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size
+            known = hashlib.new(algorithm, usedforsecurity=False)
+            algorithm, length = known.name, 2 * known.digest_size
         except ValueError:
             length = 0
         if length and len(value) == length and all(c in "0123456789abcdefABCDEF" for c in value):

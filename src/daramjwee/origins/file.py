@@ -8,6 +8,7 @@ Design: docs/design/origins.md
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -80,6 +81,8 @@ class FileOrigin:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"there is no file {shorten(key)} in {self!r}") from None
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise NotFound(f"{shorten(key)} is longer than the name of a file can be") from None
             raise FetchError(f"{shorten(key)} cannot be opened: {error.strerror or error}") from error
 
 

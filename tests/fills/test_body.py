@@ -415,6 +415,28 @@ def test_a_response_of_requests_is_streamed_decoded_or_given_again_when_it_was_r
     assert response.closed and bool(response.asked) is consumed
 
 
+def test_a_response_of_urllib3_that_was_read_already_is_given_again():
+    """Its default is preload_content=True, after which it reads as empty: `data` has the bytes."""
+    import urllib3
+
+    class ClosesAtItsEnd(io.BytesIO):  # as http.client's responses do
+        def read(self, n=-1):
+            data = super().read(n)
+            if n is None or n < 0 or (n and not data):
+                self.close()
+            return data
+
+    response = urllib3.HTTPResponse(body=ClosesAtItsEnd(b"hello"), headers={"Content-Length": "5"}, status=200)
+    assert b"".join(pull_all(result_of(response).body)) == b"hello"
+    response = urllib3.HTTPResponse(
+        body=io.BytesIO(gzip.compress(b"hello")),
+        headers={"Content-Encoding": "gzip"},
+        status=200,
+        preload_content=False,
+    )
+    assert b"".join(pull_all(result_of(response).body)) == b"hello"
+
+
 def test_a_response_of_httpx_is_streamed_decoded():
     class LikeHttpx:
         status_code = 200

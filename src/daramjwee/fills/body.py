@@ -38,23 +38,28 @@ class BodyReader:
     def __init__(self, source: object) -> None:
         self._source = source
         self._rest: memoryview | None = None
-        self._handed: memoryview | None = None  # the slice of a longer piece that was handed out last
+        self._handed: memoryview | None = None  # what the last pull gave, if it was a view
         self._closed = False
 
     def pull(self, view: memoryview) -> memoryview | bytes:
         """The next bytes as they come, at most `len(view)` of them; none at the end.
 
-        A piece that is a memoryview (of `view`, or of the source's own memory) is good until the next pull.
+        A piece that is a memoryview (of `view`, or of the source's own memory) is good until the next call.
         """
         if self._closed:
             raise Closed("this body was closed before its end was read")
+        # A generator may yield one bytearray again and again; it could not resize it while a view of it lives.
+        if self._handed is not None:
+            self._take_back()
         if self._rest is not None:
             return self._slice(len(view))
         piece = self._next(view)
-        if len(piece) <= len(view):
-            return piece
-        self._rest = memoryview(piece)
-        return self._slice(len(view))
+        if len(piece) > len(view):
+            self._rest = memoryview(piece)
+            return self._slice(len(view))
+        if type(piece) is memoryview:
+            self._handed = piece
+        return piece
 
     def close(self) -> None:
         """Close the source, if it can be closed. Its errors are logged: the bytes were read, or given up."""
@@ -77,6 +82,16 @@ class BodyReader:
     def _let_go(self) -> None:
         """Drop what was taken from the source, so that its memory is not pinned when it is closed."""
         self._rest = None
+        self._take_back()
+
+    def _take_back(self) -> None:
+        handed, self._handed = self._handed, None
+        if handed is None:
+            return
+        try:
+            handed.release()
+        except BufferError:
+            logger.debug("a piece of a body is still in use; its memory stays exported until it is not")
 
     def _slice(self, limit: int) -> memoryview:
         rest = self._rest
@@ -142,37 +157,18 @@ class _ReadReader(BodyReader):
 class _IterReader(BodyReader):
     """Buffers one after another. An empty one is skipped: only the iterator's own end is the end."""
 
-    __slots__ = ("_given", "_iterator")
+    __slots__ = ("_iterator",)
 
     def __init__(self, source: object, iterator: Iterator[object]) -> None:
         super().__init__(source)
         self._iterator = iterator
-        self._given: memoryview | None = None
 
     def _next(self, view: memoryview) -> memoryview | bytes:
-        # A generator may yield one bytearray again and again; it could not resize it while ours is exported.
-        self._release()
         for data in self._iterator:
             piece = data if type(data) is bytes else _as_piece(data, "the iterator", "yield bytes")
             if len(piece):
-                self._given = piece if isinstance(piece, memoryview) else None
                 return piece
         return b""
-
-    def _let_go(self) -> None:
-        super()._let_go()
-        self._release()
-
-    def _release(self) -> None:
-        given, self._given = self._given, None
-        handed, self._handed = self._handed, None
-        for view in (handed, given):
-            if view is None:
-                continue
-            try:
-                view.release()
-            except BufferError:
-                logger.debug("a piece of a body is still in use; its memory stays exported until it is not")
 
 
 def open_body(body: Body) -> BodyReader:
@@ -188,6 +184,8 @@ def open_body(body: Body) -> BodyReader:
     buffer = _buffer_of(source, "the fetcher")
     if buffer is not None:
         return _BufferReader(source, buffer)
+    if getattr(source, "closed", False) is True and hasattr(source, "data") and hasattr(source, "read1"):
+        return _BufferReader(source, source.data)  # urllib3 without preload_content=False has read it all already
     if hasattr(source, "iter_content") and hasattr(source, "raw"):  # requests
         return _requests_reader(source)
     if hasattr(source, "iter_bytes"):  # httpx; its read() takes no size and reads everything

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daramjwee.testing.clock import ManualClock
     from daramjwee.testing.leaks import no_leaks
-    from daramjwee.testing.origin import ScriptedOrigin
+    from daramjwee.testing.origin import Gate, ScriptedOrigin
     from daramjwee.testing.store_suite import StoreSuite
 
 _HOMES = {
+    "Gate": "origin",
     "ManualClock": "clock",
     "ScriptedOrigin": "origin",
     "StoreSuite": "store_suite",
     "no_leaks": "leaks",
 }
-__all__ = ["ManualClock", "ScriptedOrigin", "StoreSuite", "no_leaks"]
+__all__ = ["Gate", "ManualClock", "ScriptedOrigin", "StoreSuite", "no_leaks"]
 
 
 def __getattr__(name: str) -> Any:

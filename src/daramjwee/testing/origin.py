@@ -166,16 +166,16 @@ class _ScriptedBody:
         return self
 
     def __next__(self) -> bytes:
+        if self._closed:
+            raise ValueError(f"the body of {shorten(self._key)} was read after it was closed")
         for step in self._steps:
-            if self._closed:
-                raise ValueError(f"the body of {shorten(self._key)} was read after it was closed")
             if _is_bytes(step):
                 data: bytes = step
                 return data
             if _is_error(step):
                 raise step
             # An Event and a Gate say whether they were opened; a Barrier returns a number and raises when broken.
-            if step.wait(PATIENCE_SECONDS) is False:
+            if step.wait(*(() if isinstance(step, Gate) else (PATIENCE_SECONDS,))) is False:
                 raise FetchError(f"the script of {shorten(self._key)} waited for a gate that nobody opened")
         raise StopIteration
 

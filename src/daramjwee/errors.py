@@ -117,8 +117,36 @@ class Closed(DaramjweeError):
     """The cache, pool, store or stream was closed before this call."""
 
 
+HIDDEN = "***"
+
+
+def redact_url(text: str) -> str:
+    """`text` as logs and errors may show it: a URL without userinfo, query values and fragment.
+
+    A key that is no URL is shown as it is, but for what follows a question mark.
+    """
+    rest, hash_mark, _ = text.partition("#")
+    rest, question, query = rest.partition("?")
+    scheme, separator, tail = rest.partition("://")
+    if separator:
+        authority, slash, path = tail.partition("/")
+        if "@" in authority:
+            authority = f"{HIDDEN}@{authority.rpartition('@')[2]}"
+        rest = f"{scheme}{separator}{authority}{slash}{path}"
+    if question:
+        # A piece without "=" may be a token just as well as a name.
+        pieces = [p.partition("=") for p in query.split("&")]
+        rest += "?" + "&".join(f"{name}={HIDDEN}" if equals else HIDDEN for name, equals, _ in pieces)
+    return rest + (f"#{HIDDEN}" if hash_mark else "")
+
+
 def shorten(key: str, limit: int = 80) -> str:
-    """The key as messages show it: quoted, and cut in the middle when longer than `limit` characters."""
+    """The key as messages show it: quoted, and cut in the middle when longer than `limit` characters.
+
+    A key that is a URL is shown without its secrets: signed URLs are keys too.
+    """
+    if "://" in key:
+        key = redact_url(key)
     if len(key) > limit:
         key = f"{key[: limit // 2]}...{key[-limit // 4 :]}"
     return repr(key)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daramjwee.errors import NotFound
+from daramjwee.errors import NotFound, shorten
 from daramjwee.origins.rules import encodings_of, lifetime_of, part_size, size_of, weaken, wrong_part
 from daramjwee.origins.url import join_url, problem_of, redact_url, split_userinfo
 
@@ -128,3 +128,10 @@ def test_good_urls_have_no_problem(url):
 )  # fmt: skip
 def test_bad_urls_are_told_why(url, why):
     assert why in problem_of(url)
+
+
+def test_a_key_that_is_a_url_is_shown_without_its_secrets_in_every_message():
+    """Errors and logs of all rooms show keys by `shorten`."""
+    assert shorten("https://me:pw@host/a?sig=abc") == "'https://***@host/a?sig=***'"
+    assert shorten("what?/is=this") == "'what?/is=this'"
+    assert "SECRET" not in shorten("https://host/" + "x" * 200 + "?sig=SECRET")

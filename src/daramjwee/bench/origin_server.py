@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.folder is not None and not os.path.isdir(options.folder):
         parser.error(f"--folder {options.folder}: no such folder")
     with OriginServer(options.folder, synthetic, latency, bandwidth) as server:
-        threading.Thread(target=server.serve_forever, name="origin", daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.05,), name="origin", daemon=True).start()
         port = server.server_address[1]
         line = {"port": port, "url": f"http://127.0.0.1:{port}", "latency": latency, "bandwidth": bandwidth}
         sys.stdout.write(json.dumps(line) + "\n")

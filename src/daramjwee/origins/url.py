@@ -1,6 +1,7 @@
 """URLs: made from keys, checked, and shown without their secrets. Pure.
 
-Invariant: what `redact_url` returns holds no userinfo, no query value and no fragment.
+Invariant: two keys never share a URL, and no key leads out of its base. What an error shows went through
+`redact_url`: it holds no userinfo, no query value and no fragment.
 Threads: any.
 """
 
@@ -8,11 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from daramjwee.errors import NotFound, shorten
+from daramjwee.errors import NotFound, redact_url, shorten
+
+__all__ = ["Target", "join_url", "problem_of", "redact_url", "split_userinfo"]
 
 # What may stand in a path as it is (RFC 3986): everything else of a key is escaped, "?", "#" and "%" too.
 PATH_SAFE = "/:@!$&'()*+,;=~"
-HIDDEN = "***"
 
 
 class Target(NamedTuple):
@@ -20,26 +22,6 @@ class Target(NamedTuple):
 
     url: str
     userinfo: str | None
-
-
-def redact_url(text: str) -> str:
-    """`text` as logs and errors may show it: a URL without userinfo, query values and fragment.
-
-    A key that is no URL is shown as it is, but for what follows a question mark.
-    """
-    rest, hash_mark, _ = text.partition("#")
-    rest, question, query = rest.partition("?")
-    scheme, separator, tail = rest.partition("://")
-    if separator:
-        authority, slash, path = tail.partition("/")
-        if "@" in authority:
-            authority = f"{HIDDEN}@{authority.rpartition('@')[2]}"
-        rest = f"{scheme}{separator}{authority}{slash}{path}"
-    if question:
-        # A piece without "=" may be a token just as well as a name.
-        pieces = [p.partition("=") for p in query.split("&")]
-        rest += "?" + "&".join(f"{name}={HIDDEN}" if equals else HIDDEN for name, equals, _ in pieces)
-    return rest + (f"#{HIDDEN}" if hash_mark else "")
 
 
 def problem_of(url: str) -> str | None:

@@ -40,7 +40,11 @@ RIVALS = ("diskcache", "fsspec filecache")
 
 def run(*, quick: bool) -> list[Row]:
     """Rows of this scenario."""
-    rounds, seconds = (9, 0.05) if quick else (31, 0.1)
+    return measure(rounds=9, seconds=0.03) if quick else measure(rounds=31, seconds=0.1)
+
+
+def measure(*, rounds: int, seconds: float) -> list[Row]:
+    """The same with any number of rounds, each turn of about `seconds`."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="daramjwee-bench-"))
         files = _plain_files(folder)

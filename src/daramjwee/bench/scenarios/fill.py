@@ -54,7 +54,11 @@ RIVALS = (
 def run(*, quick: bool) -> list[Row]:
     """Rows of this scenario."""
     rounds = 3 if quick else 5
-    runs = measure(rounds, rivals_rounds=1 if quick else 3, size=SIZE, bandwidth=BANDWIDTH)
+    return rows_of(measure(rounds, rivals_rounds=1 if quick else 3, size=SIZE, bandwidth=BANDWIDTH))
+
+
+def rows_of(runs: dict[Variant, list[dict[str, Any]]]) -> list[Row]:
+    """The rows for what `measure` found. Pure."""
     note = f"{SIZE // MIB} MiB at {BANDWIDTH // 10**6} MB/s, latency {LATENCY}"
     rows = [
         row_of(SCENARIO, "1 reader, wall", _each(runs[ONE], "wall"), unit="s", note=note),
@@ -158,7 +162,7 @@ def _read(opener: Opener, name: str, view: memoryview) -> tuple[float, int, int]
     return first, total, last
 
 
-# -- the ways ----------------------------------------------------------------------------------------------------
+# -- rows -----------------------------------------------------------------------------------------------------------
 
 
 def _ours(variant: Variant, runs: dict[Variant, list[dict[str, Any]]], **targets: Target) -> list[Row]:
@@ -179,6 +183,7 @@ def _rival(variant: Variant, found: list[dict[str, Any]]) -> list[Row]:
     if not found:
         return [Row(scenario=SCENARIO, name=name, note="not installed")]
     return [
+        # GET requests; fsspec sends some that only look whether the object is there.
         _worst(f"{name}: origin fetches", "", _each(found, "fetches"), None),
         row_of(SCENARIO, f"{name}: wall", _each(found, "wall"), unit="s"),
         row_of(SCENARIO, f"{name}: first byte", _firsts(found), unit="ms"),
@@ -206,6 +211,9 @@ def _worst(name: str, unit: str, figures: list[float], target: Target | None) ->
         scenario=SCENARIO, name=name, unit=unit, seen=max(figures), low=min(figures), high=max(figures),
         runs=len(figures), target=target, note="worst run" if len(set(figures)) > 1 else "",
     )  # fmt: skip
+
+
+# -- the ways -------------------------------------------------------------------------------------------------------
 
 
 def _file_only(url: str, folder: str, stack: ExitStack) -> Opener:

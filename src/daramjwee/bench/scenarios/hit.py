@@ -28,7 +28,11 @@ RIVALS = ("cachetools LRU + lock", "cachetools TTL + lock", "diskcache")
 
 def run(*, quick: bool) -> list[Row]:
     """Rows of this scenario."""
-    rounds, seconds = (9, 0.02) if quick else (31, 0.05)
+    return measure(rounds=9, seconds=0.02) if quick else measure(rounds=31, seconds=0.05)
+
+
+def measure(*, rounds: int, seconds: float) -> list[Row]:
+    """The same with any number of rounds, each turn of about `seconds`."""
     return _small(rounds, seconds) + _opening(rounds, seconds)
 
 

@@ -24,8 +24,8 @@ from daramjwee.units import KIB, MIB, format_size
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daramjwee.buffers import BufferPool
     from daramjwee.bench.timing import Timed
+    from daramjwee.buffers import BufferPool
 
     # Copies everything from a source object to an open file.
     Copy = Callable[[Any, Any], object]

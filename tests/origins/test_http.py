@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -327,3 +328,75 @@ def test_nothing_is_left_open_by_fetches_read_left_and_refused(real_origin):
         with pytest.raises(NotFound):
             origin(FetchRequest("missing"))
         origin.close()
+
+
+def test_many_threads_fetch_at_once(real_origin, origin):
+    """One connection each, kept for the next; nobody gets another's bytes."""
+    start, wrong = threading.Barrier(8), []
+
+    def fetch(number: int) -> None:
+        start.wait(20)
+        for turn in range(5):
+            offset = 1000 * number + turn + 1
+            result = origin(FetchRequest("big", offset=offset, validator=etag))
+            if read_out(result) != synthetic_bytes("big", offset, 3 * 1024 * 1024):
+                wrong.append(offset)
+
+    first = origin(FetchRequest("big"))
+    etag = first.etag
+    first.body.close()
+    threads = [threading.Thread(target=fetch, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_forked_child_makes_connections_of_its_own(real_origin, origin):
+    """On a shared one it would read its parent's answers."""
+    read_out(origin(FetchRequest("hello.txt")))
+    parents = origin._manager
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            good = read_out(origin(FetchRequest("hello.txt"))) == b"hello, world"
+            status = 0 if good and origin._manager is not parents else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert read_out(origin(FetchRequest("hello.txt"))) == b"hello, world"
+    assert origin._manager is parents
+
+
+def test_interrupted_while_the_answer_is_checked_the_connection_is_closed(raw_server, monkeypatch):
+    """Ctrl-C at any point leaves nothing open."""
+    server = raw_server(answers(ok(b"x")))
+    origin = HttpOrigin(server.url)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with no_leaks(threads=False):
+        monkeypatch.setattr(HttpOrigin, "_check_status", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            origin(FetchRequest("x"))
+        monkeypatch.undo()
+        assert read_out(origin(FetchRequest("x"))) == b"x"
+    assert server.connections == 2
+    origin.close()
+
+
+def test_a_key_function_that_gives_no_text_is_told():
+    origin = HttpOrigin(key=lambda key: key.encode())
+    with pytest.raises(FetchError, match="gave a bytes: it must return a URL or path as str"):
+        origin(FetchRequest("x"))
+    origin.close()
+
+
+def test_a_bundle_of_certificates_and_none_at_all_may_be_chosen(tmp_path):
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("")
+    for verify in (str(bundle), False):
+        HttpOrigin("https://host/", verify=verify).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -40,6 +41,35 @@ def test_a_refused_connection_is_told_with_host_and_reason():
     with no_leaks(descriptors=True):
         origin = HttpOrigin(f"http://127.0.0.1:{port}", retries=0)
         with pytest.raises(FetchError, match=f"127.0.0.1:{port}/x: cannot connect: .*refused"):
+            origin(FetchRequest("x"))
+        origin.close()
+
+
+def test_a_connection_that_is_not_accepted_ends_at_its_timeout():
+    """A listener whose queue is full drops what comes: so does a firewall."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        origin = HttpOrigin(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout="50ms", retries=0)
+        with pytest.raises(FetchError, match=r"no connection within 50.0ms \(connect_timeout\)"):
+            origin(FetchRequest("x"))
+        origin.close()
+
+
+def test_a_server_without_tls_is_told(raw_server):
+    def script(peer) -> None:
+        peer.socket.recv(65536)
+        peer.send(HEAD + b"Content-Length: 0\r\n\r\n")
+
+    server = raw_server(script)
+    with no_leaks(threads=False):
+        origin = HttpOrigin(server.url.replace("http:", "https:"), retries=0)
+        with pytest.raises(FetchError, match=r"TLS failed: .*check the certificate, or verify="):
             origin(FetchRequest("x"))
         origin.close()
 
@@ -150,7 +180,7 @@ def test_a_silent_server_ends_at_the_timeout_and_is_not_asked_again(raw_server):
 
     server = raw_server(script)
     origin = HttpOrigin(server.url, timeout="100ms", retries=3)
-    with pytest.raises(FetchError, match=r"no answer within 100.0ms \(timeout\)"):
+    with pytest.raises(FetchError, match=r"no answer in time \(timeout 100.0ms, connect_timeout 10.00s\)"):
         origin(FetchRequest("x"))
     assert server.connections == 1
     origin.close()

@@ -168,8 +168,10 @@ class HttpOrigin:
         if isinstance(cause, of.SSLError):
             return FetchError(f"{shown}: TLS failed: {cause}; check the certificate, or verify="), cause
         if isinstance(cause, of.ReadTimeoutError):
-            limit = format_duration(self._read_timeout)
-            return FetchError(f"{shown}: no answer within {limit} (timeout)"), cause
+            # A TLS handshake that hangs ends like this too, at the other limit.
+            limits = f"timeout {format_duration(self._read_timeout)}, "
+            limits += f"connect_timeout {format_duration(self._connect_timeout)}"
+            return FetchError(f"{shown}: connected, but no answer in time ({limits})"), cause
         if isinstance(cause, of.ProtocolError):
             return FetchError(f"{shown}: the connection broke before an answer: {cause}"), cause
         if isinstance(cause, of.ResponseError) and "redirect" in str(cause):
@@ -216,13 +218,16 @@ class HttpOrigin:
             raise FetchError(f"{said}{hint}")
 
     def _current_manager(self) -> Any:
+        # A forked child must not share its parent's connections: it would read the parent's answers. Nor its lock,
+        # which another thread may have held at that moment. Two threads that both renew them do no harm.
+        if self._pid != os.getpid():
+            self._lock = threading.Lock()
+            if not self._closed:
+                self._manager = make_manager(self._pool_size, self._verify)
+            self._pid = os.getpid()
         with self._lock:
             if self._closed:
                 raise Closed(f"{self!r} was closed; make a new one")
-            # A forked child must not share its parent's connections: it would read the parent's answers.
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._manager = make_manager(self._pool_size, self._verify)
             return self._manager
 
 

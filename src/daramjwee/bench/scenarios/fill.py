@@ -243,12 +243,12 @@ def _diskcache_set(url: str, folder: str, stack: ExitStack) -> Opener:
     cache = stack.enter_context(diskcache.Cache(folder))
 
     def opener(name: str) -> Any:
-        if (found := cache.get(name, read=True)) is not None:
-            return found
-        response = fetch(name)
-        cache.set(name, response, read=True)
-        response.release_conn()
-        return cache.get(name, read=True)
+        # Again and again: a `get` comes back empty when another thread's `set` replaces the file meanwhile.
+        while (found := cache.get(name, read=True)) is None:
+            response = fetch(name)
+            cache.set(name, response, read=True)
+            response.release_conn()
+        return found
 
     return opener
 

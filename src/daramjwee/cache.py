@@ -25,8 +25,7 @@ from daramjwee.units import MIB, format_size, parse_duration, parse_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from daramjwee.engine.counters import CacheStats
     from daramjwee.fills.stream import CacheStream
@@ -136,7 +135,7 @@ class Cache:
                     hot.visited = True
                     self._counters.hot += 1
                     return whole
-        return self._get(key, fetch, default, max_bytes)
+        return self._get(key, fetch, default, max_bytes)  # type: ignore[no-any-return]  # default may be anything
 
     def _get(self, key: str, fetch: Fetcher | None, default: Any, max_bytes: Size) -> Any:
         limit = _check_size("max_bytes", max_bytes)

@@ -18,7 +18,6 @@ from daramjwee.engine.tiers import Tiers
 from daramjwee.errors import (
     CacheMiss,
     Closed,
-    CorruptEntry,
     DaramjweeError,
     FetchError,
     LimitExceeded,
@@ -36,7 +35,8 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers import BufferPool, MemoryLedger
     from daramjwee.engine.tiers import Found, Staged, Tier
-    from daramjwee.fills.flight import Flight, FlightReader
+    from daramjwee.fills.flight import Flight
+    from daramjwee.fills.reader import FlightReader
     from daramjwee.fills.stream import Source
     from daramjwee.model import Clock, Fetcher, FetchResult, Freshness, Metadata
     from daramjwee.stores.protocol import Entry, Store
@@ -333,7 +333,7 @@ class Engine:
         if given is not None and stream.metadata.strong_validator != given.strong_validator:
             stream.close()
             return None
-        return stream.detach()
+        return stream.give_away()
 
     def locate(self, key: str) -> Entry | None:
         """See `fills.stream.Owner`. A copy that is still on its way to a tier with files is brought there first."""
@@ -383,7 +383,7 @@ class Engine:
         counters = self.counters
         misses, events = counters.copies()
         tiers = tuple(
-            TierStats(tier.name, hits + (counters.hot if tier.index == 0 else 0), tier.store.usage())
+            TierStats(tier.name, hits + (counters.hot if tier.place == 0 else 0), tier.store.usage())
             for tier, hits in zip(self.tiers, counters.tier_hits, strict=True)
         )
         return CacheStats(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from daramjwee.engine.counters import Counters
     from daramjwee.engine.fence import Claim
     from daramjwee.engine.tiers import Tier, Tiers
-    from daramjwee.fills.flight import FlightReader
+    from daramjwee.fills.reader import FlightReader
     from daramjwee.model import Clock, Fetcher, FetchResult, Freshness
 
 # Fillers are threads that mostly wait for an origin. Beyond so many, readers pump for themselves.
@@ -74,9 +74,7 @@ class Begun:
 class Flights:
     """All running fills of one cache."""
 
-    def __init__(
-        self, tiers: Tiers, *, pool: BufferPool, counters: Counters, clock: Clock, workers: int
-    ) -> None:
+    def __init__(self, tiers: Tiers, *, pool: BufferPool, counters: Counters, clock: Clock, workers: int) -> None:
         self._tiers = tiers
         self._pool = pool
         self._counters = counters
@@ -123,7 +121,7 @@ class Flights:
 
     def private(self, ask: Ask) -> Boarded:
         """A flight for one reader only, in no table and no tier."""
-        flight = self._make(ask, lambda flight: self._forget(flight), keep_orphan=False)
+        flight = self._make(ask, self._forget, keep_orphan=False)
         with self._lock:
             self._apart.add(flight)
         return Boarded(flight, flight.join(ask.start, timeout=ask.timeout), None)
@@ -167,7 +165,7 @@ class Flights:
     def follow(self, key: str, tier: Tier, claim: Claim) -> None:
         """Something was published in `tier`: drop older copies elsewhere, and copy it to the tiers below."""
         self._tiers.delete(key, guard=claim.is_current, but=tier)
-        if tier.index + 1 < len(self._tiers):
+        if tier.place + 1 < len(self._tiers):
 
             def spread() -> None:
                 try:

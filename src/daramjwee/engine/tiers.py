@@ -32,7 +32,7 @@ COPY_BYTES = 256 * 1024
 class Tier(NamedTuple):
     """A store and its place in the order."""
 
-    index: int
+    place: int
     name: str
     store: Store
 
@@ -89,7 +89,7 @@ class Tiers:
                 reason = "error"
             else:
                 if entry is not None:
-                    return Found(entry, tier.index, "")
+                    return Found(entry, tier.place, "")
         return Found(None, -1, reason)
 
     def stage(self, key: str, metadata: Metadata, *, first: int | None = None) -> Staged | None:
@@ -130,7 +130,7 @@ class Tiers:
 
     def spread(self, key: str, source: Tier, *, guard: Guard, pool: BufferPool) -> None:
         """Copy the key from `source` to every tier below that takes it, as long as `guard` holds."""
-        for tier in self._row[source.index + 1 :]:
+        for tier in self._row[source.place + 1 :]:
             if not guard():
                 return
             try:

@@ -16,8 +16,9 @@ from daramjwee.units import format_size
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
     from daramjwee.engine.execute import Engine
     from daramjwee.engine.tiers import Staged

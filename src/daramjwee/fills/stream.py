@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from daramjwee.buffers import send_file
 from daramjwee.errors import Closed, CorruptEntry, shorten
-from daramjwee.fills.flight import FlightReader
+from daramjwee.fills.reader import FlightReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Self, WriteableBuffer
+    from _typeshed import WriteableBuffer
 
     from daramjwee.buffers import BufferPool
     from daramjwee.model import Fetcher, Metadata, Status
@@ -282,9 +283,7 @@ class CacheStream(io.BufferedIOBase):
 
     def _mend(self, error: CorruptEntry) -> None:
         """The entry is damaged at the current position: go on from the origin, if that is the same object."""
-        mended = self._owner.mend(
-            self._key, self._pos, self.metadata if self._given else None, self._fetch
-        )
+        mended = self._owner.mend(self._key, self._pos, self.metadata if self._given else None, self._fetch)
         if mended is None:
             raise error
         old = self._source
@@ -333,9 +332,9 @@ class CacheStream(io.BufferedIOBase):
         verify = getattr(entry, "verify", None)
         if verify is not None:
             verify()
-        return os.fspath(entry.path)
+        return str(os.fspath(entry.path))
 
-    def detach(self) -> tuple[Source, Metadata]:
+    def give_away(self) -> tuple[Source, Metadata]:
         """Give the source away: this stream is closed then, the source is not."""
         source = self._check()
         self._source = None

@@ -1,0 +1,172 @@
+"""Readers of a flight: read by offset, sleep for what has not arrived, pump when nobody else does.
+
+Invariant: a reader that is told to pump pulls one piece and then sees to it that somebody goes on.
+Threads: one thread uses a reader at a time; `lost` may be called from a finalizer.
+Design: docs/design/fills.md
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from daramjwee.errors import Closed, FetchError, FillAborted, shorten
+from daramjwee.fills.kernel import Do, Phase
+from daramjwee.fills.waiter import NEVER, Waiter
+
+if TYPE_CHECKING:
+    from daramjwee.fills.flight import Flight
+    from daramjwee.model import Metadata
+    from daramjwee.stores.protocol import Entry
+
+
+class FlightReader:
+    """One reader of a flight: reads by offset, waits for what has not arrived. Used by one thread at a time."""
+
+    __slots__ = ("_closed", "_id", "_waiter", "flight", "timeout")
+
+    def __init__(self, flight: Flight, reader: int, timeout: float | None) -> None:
+        self.flight = flight
+        self.timeout = timeout
+        self._id = reader
+        self._waiter = Waiter()
+        self._closed = False
+
+    @property
+    def size(self) -> int | None:
+        return self.flight.size
+
+    @property
+    def seekable(self) -> bool:
+        return self.flight.size is not None and not self.flight.windowed
+
+    def wait_started(self) -> Metadata:
+        """Metadata of the object, once the origin has answered. Raises the outcome if the fill failed first."""
+        flight = self.flight
+        deadline = None if self.timeout is None else monotonic() + self.timeout
+        while flight.error is None:
+            with flight.lock:
+                if flight.metadata is not None and flight.kernel.phase is not Phase.STARTING:
+                    return flight.metadata
+                if flight.error is not None:
+                    break
+                self._waiter.target = NEVER
+                flight.waiters.append(self._waiter)
+            self._sleep(deadline)
+        raise copied(flight.error) from flight.error
+
+    def wait_entry(self) -> Entry | None:
+        """The published entry, once the fill is over; None when it was not published. The flight closes it."""
+        flight = self.flight
+        if not flight.finish(1e6 if self.timeout is None else self.timeout):
+            raise FetchError(
+                f"{shorten(flight.key)} was not complete after {self.timeout:g} s (timeout); the fill goes on"
+            )
+        if flight.error is not None:
+            raise copied(flight.error) from flight.error
+        return flight.entry
+
+    def readinto_at(self, offset: int, view: memoryview, least: int | None = None) -> int:
+        """Fill `view` from `offset` on: at least `least` bytes (default: all that fit), fewer at the end or from
+        a windowed flight; 0 only at the end. Raises the flight's outcome if it failed."""
+        most = len(view)
+        if self._closed:
+            raise Closed("read from a stream that was closed")
+        if most == 0:
+            return 0
+        least = most if least is None else min(max(1, least), most)
+        flight, kernel = self.flight, self.flight.kernel
+        deadline = None if self.timeout is None else monotonic() + self.timeout
+        while True:
+            segment = None
+            with flight.lock:
+                do, amount = kernel.turn(self._id, offset, least, most)
+                if do is Do.READ:
+                    segment = flight.segment_locked(offset)
+                elif do is Do.PUMP:
+                    kernel.pumping = True
+                elif do is Do.WAIT:
+                    self._waiter.target = amount
+                    flight.waiters.append(self._waiter)
+            if do is Do.WAIT:
+                self._sleep(deadline)
+            elif do is Do.PUMP:
+                self._pump()
+            elif do is Do.READ:
+                count = self._copy(segment, offset, view[:amount])
+                if count:
+                    return count
+            elif do is Do.END:
+                return 0
+            elif do is Do.DETACHED:
+                raise FillAborted(
+                    f"bytes from {offset:,} on of {shorten(flight.key)} are no longer held: this reader was too slow "
+                    "or went back in a stream that no tier has room for; open it again"
+                )
+            else:
+                assert flight.error is not None
+                raise copied(flight.error) from flight.error
+
+    def _copy(self, segment: tuple[int, bytes] | None, offset: int, view: memoryview) -> int:
+        flight = self.flight
+        if segment is None:
+            assert flight.staging is not None
+            try:
+                count = flight.staging.readinto_at(offset, view)
+            except Closed:
+                if flight.error is None:
+                    raise
+                return 0  # it failed while we read: the next turn says how
+        else:
+            start, data = segment
+            piece = memoryview(data)[offset - start : offset - start + len(view)]
+            count = len(piece)
+            view[:count] = piece
+        if flight.kernel.windowed:
+            flight.moved(self._id, offset + count)
+        return count
+
+    def _pump(self) -> None:
+        flight = self.flight
+        # With a time limit of its own a reader does not sit in the origin's read, if a filler can do it.
+        if self.timeout is not None and flight.spawn_filler():
+            return
+        flight.pump_piece()
+        flight.hand_over()
+
+    def _sleep(self, deadline: float | None) -> None:
+        waiter, flight = self._waiter, self.flight
+        try:
+            woken = waiter.wait(None if deadline is None else deadline - monotonic())
+        except BaseException:
+            self._stop_waiting()
+            raise
+        if not woken:
+            self._stop_waiting()
+            raise FetchError(
+                f"no bytes of {shorten(flight.key)} for {self.timeout:g} s (timeout); the fill goes on, open it again"
+            )
+
+    def _stop_waiting(self) -> None:
+        with self.flight.lock:
+            if self._waiter in self.flight.waiters:
+                self.flight.waiters.remove(self._waiter)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.flight.leave(self._id)
+
+    def lost(self) -> None:
+        """As `close`, from a finalizer: no lock is taken; the flight sees to it at its next step."""
+        if not self._closed:
+            self._closed = True
+            self.flight.lost.append(self._id)
+
+
+def copied(error: BaseException) -> BaseException:
+    """A copy to raise: one exception raised in many threads would share a growing traceback."""
+    copy = error.__class__.__new__(error.__class__)
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    return copy

@@ -110,4 +110,4 @@ def test_the_pool_scenario_compares_with_what_a_user_would_write():
     seen = figures(pool.measure(rounds=1, seconds=0.0005, sizes=(TINY,)))
     assert "copy 256KiB: speed / best of copyfileobj, write(read())" in seen
     assert "copy 256KiB: page faults" in seen
-    assert sum(name.startswith("8 threads") for name in seen) == 3
+    assert sum(name.startswith("8 threads") for name in seen) == 4

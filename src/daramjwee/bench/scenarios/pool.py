@@ -64,18 +64,20 @@ def measure(*, rounds: int, seconds: float, sizes: tuple[int, ...] = SIZES) -> l
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="daramjwee-bench-"))
         pool = stack.enter_context(BufferPool(BufferPoolConfig()))
+        unpooled = stack.enter_context(BufferPool(BufferPoolConfig(enabled=False)))
         rows = []
         for size in sizes:
-            rows += _one_size(pool, size, folder, rounds, seconds)
-        rows += _many_threads(pool, folder, rounds, seconds)
+            rows += _one_size(pool, unpooled, size, folder, rounds, seconds)
+        rows += _many_threads(pool, unpooled, folder, rounds, seconds)
     return rows
 
 
-def _one_size(pool: BufferPool, size: int, folder: str, rounds: int, seconds: float) -> list[Row]:
+def _one_size(pool: BufferPool, unpooled: BufferPool, size: int, folder: str, rounds: int, seconds: float) -> list[Row]:
     body = random.Random(size).randbytes(size)
     path = os.path.join(folder, f"copy of {size}")
     copies: dict[str, Copy] = {
         "pool": lambda source, sink: pool.copy(source, sink, size),
+        "enabled=False": lambda source, sink: unpooled.copy(source, sink, size),
         "copyfileobj": shutil.copyfileobj,
         "write(read())": lambda source, sink: sink.write(source.read()),
         "fresh bytearray": _with_fresh_bytearray,
@@ -97,6 +99,7 @@ def _one_size(pool: BufferPool, size: int, folder: str, rounds: int, seconds: fl
             target=at_least(1.2), note=f"{sorted(mine)[len(mine) // 2] * 1e6:.0f} us each",
         ),
         row_of(SCENARIO, f"{title}: speed / fresh bytearray + readinto", ratios(figures["fresh bytearray"], mine)),
+        row_of(SCENARIO, f"{title}: speed / enabled=False", ratios(figures["enabled=False"], mine)),
         row_of(SCENARIO, f"{title}: the same, each to a new file", ratios(_best(fresh), fresh["pool"])),
         # Three runs of 50 copies each: what is left of it is the interpreter's own small objects.
         row_of(SCENARIO, f"{title}: page faults", faults["pool"], unit="", target=at_most(0.05)),
@@ -104,7 +107,7 @@ def _one_size(pool: BufferPool, size: int, folder: str, rounds: int, seconds: fl
     ]  # fmt: skip
 
 
-def _many_threads(pool: BufferPool, folder: str, rounds: int, seconds: float) -> list[Row]:
+def _many_threads(pool: BufferPool, unpooled: BufferPool, folder: str, rounds: int, seconds: float) -> list[Row]:
     """8 threads, each its own size and file, with the pool and without one."""
     sizes = [256 * KIB, MIB, 4 * MIB, 8 * MIB] * (THREADS // 4)
     bodies = {size: random.Random(size).randbytes(size) for size in set(sizes)}
@@ -119,6 +122,7 @@ def _many_threads(pool: BufferPool, folder: str, rounds: int, seconds: float) ->
 
         contenders = {
             "pool": side(pool.copy),
+            "enabled=False": side(unpooled.copy),
             "write(read())": side(lambda source, sink: sink.write(source.read())),
             "copyfileobj": side(shutil.copyfileobj),
             "fresh bytearray": side(_with_fresh_bytearray),

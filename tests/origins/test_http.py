@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -400,3 +401,15 @@ def test_a_bundle_of_certificates_and_none_at_all_may_be_chosen(tmp_path):
     bundle.write_text("")
     for verify in (str(bundle), False):
         HttpOrigin("https://host/", verify=verify).close()
+
+
+def test_an_origin_may_be_handed_to_another_process(real_origin):
+    """Its arguments go along, its connections do not."""
+    origin = HttpOrigin(real_origin.url, headers={"X-Key": "k"}, timeout="3s", retries=1, redirects=4, pool_size=2)
+    read_out(origin(FetchRequest("hello.txt")))
+    handed = pickle.loads(pickle.dumps(origin))
+    assert read_out(handed(FetchRequest("hello.txt"))) == b"hello, world"
+    assert handed.__reduce__()[1] == origin.__reduce__()[1]
+    assert handed._manager is not origin._manager
+    handed.close()
+    origin.close()

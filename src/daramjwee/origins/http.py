@@ -98,6 +98,15 @@ class HttpOrigin:
         if manager is not None:
             manager.clear()
 
+    def __reduce__(self) -> tuple[Callable[..., HttpOrigin], tuple[str, dict[str, Any]]]:
+        # Another process makes its own connections from the same arguments; the headers go along, as they must.
+        arguments = {
+            "headers": self._headers, "timeout": self._read_timeout, "connect_timeout": self._connect_timeout,
+            "retries": self._retries, "redirects": self._redirects, "key": self._key,
+            "pool_size": self._pool_size, "verify": self._verify,
+        }  # fmt: skip
+        return _make, (self._base, arguments)
+
     def __repr__(self) -> str:
         where = redact_url(self._base) if self._base else "of URLs"
         return f"<HttpOrigin {where}{', closed' if self._closed else ''}>"
@@ -281,6 +290,10 @@ class HttpBody:
         if isinstance(error, DecodeError):
             return FetchError(f"{self._shown} sent a body that cannot be decoded {so_far}: {error}; nothing was kept")
         return FetchError(f"{self._shown} broke off {so_far}: {cause}; nothing was kept")
+
+
+def _make(base: str, arguments: dict[str, Any]) -> HttpOrigin:
+    return HttpOrigin(base, **arguments)
 
 
 def _seconds(field: str, value: Duration, problems: list[Problem]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -17,7 +18,7 @@ from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Buffer
 
@@ -228,7 +229,9 @@ NULL_OBSERVER: Observer = _NullObserver()
 def check_key(key: str) -> str:
     """The key itself, if it may be one: text, not empty, encodable as UTF-8, at most 1 MiB of it."""
     if not isinstance(key, str):
-        raise ConfigError([Problem("key", key, f"must be str, not {type(key).__name__}; decode it first")], subject="key")
+        raise ConfigError(
+            [Problem("key", key, f"must be str, not {type(key).__name__}; decode it first")], subject="key"
+        )
     if not key:
         raise ConfigError([Problem("key", key, "must not be empty")], subject="key")
     try:

@@ -93,7 +93,12 @@ class Explorer:
                 assert kernel.phase is Phase.DONE and reader.offset == self.total, "F1: a clean end too early"
             if self.sized and reader.offset == self.total and reader.end != "failed":
                 assert kernel.phase in (Phase.DONE, Phase.FAILED), "F1: the last byte before the outcome"
-            if reader.end is None and number in kernel.readers and kernel.windowed and kernel.tail >= (kernel.spooled or 0):
+            if (
+                reader.end is None
+                and number in kernel.readers
+                and kernel.windowed
+                and kernel.tail >= (kernel.spooled or 0)
+            ):
                 assert kernel.tail <= max(reader.offset, kernel.spooled or 0), "F3: a needed byte was let go"
         active = [reader for reader in world.readers if reader.end is None]
         if active and not can_move:

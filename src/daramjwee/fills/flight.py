@@ -41,6 +41,8 @@ WINDOW_BYTES = 4 * PIECE_BYTES
 PULLS_BEFORE_FILLER = 2
 # How long a full window may stand still for one reader while others wait at its head.
 SLOW_READER_SECONDS = 30.0
+# How often a filler that waits for room looks for readers that were lost without a close.
+FILLER_LOOK_SECONDS = 1.0
 # How long the pump waits for memory for one piece of the window before it gives up.
 WINDOW_MEMORY_SECONDS = 30.0
 
@@ -241,7 +243,7 @@ class Flight:
             if not blocked:
                 still_since = None
                 self.pump_piece()
-            elif self._room.wait(1.0):
+            elif self._room.wait(FILLER_LOOK_SECONDS):
                 still_since = None
             else:
                 still_since = still_since or monotonic()

@@ -1,0 +1,252 @@
+"""Copies: every byte from a source to a sink, by the kernel where it can, else through one reused chunk.
+
+Invariant: what was read is written before more is read; after the kernel's part the loop goes on at the exact byte.
+Threads: a copy runs in its caller's thread.
+Design: docs/design/memory.md
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from daramjwee.buffers.endpoints import file_of, read_of, readinto_of, write_all, write_of
+from daramjwee.buffers.kernel_copy import can_send_to, send_file
+from daramjwee.buffers.strategy import ADAPTIVE, CHUNKED, DIRECT, POOLED, Strategy
+from daramjwee.errors import LeaseError
+from daramjwee.units import KIB, MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daramjwee.buffers.config import BufferPoolConfig
+    from daramjwee.buffers.endpoints import Data, OpenFile
+    from daramjwee.buffers.lease import Lease
+
+    # (bytes, private): a lease, of memory that is only for it when private.
+    Acquire = Callable[[int, bool], Lease]
+
+logger = logging.getLogger(__name__)
+
+# From here on a larger chunk gains 4 to 10 %.
+LARGE_CHUNK_FROM = 4 * MIB
+# Below it a kernel copy's four preparing calls cost more than they save.
+KERNEL_FROM = 64 * KIB
+# What is moved between two calls of `progress` or `cancel` where no chunk sets the pace.
+STEP_BYTES = 8 * MIB
+# No end in sight: more than any object has.
+ENDLESS = 1 << 62
+
+
+class CopyResult(NamedTuple):
+    """What a copy did. `chunks`: pieces it was moved in; `elapsed`: seconds."""
+
+    bytes: int
+    chunks: int
+    strategy: Strategy
+    elapsed: float
+
+
+class CopyPlan(NamedTuple):
+    """How to copy: by which strategy, through a buffer of how many bytes (for what the kernel leaves over)."""
+
+    strategy: Strategy
+    buffer_bytes: int
+
+
+def plan_copy(expected: int | None, config: BufferPoolConfig, *, descriptors: bool, roomy: bool) -> CopyPlan:
+    """The strategy for an object of `expected` bytes. `descriptors`: the kernel could copy it; `roomy`: few others
+    use large chunks now. Pure."""
+    chunk = config.chunk_size
+    if chunk is None:
+        large = expected is not None and expected >= LARGE_CHUNK_FROM and roomy
+        chunk = config.max_buffer_size if large else config.default_buffer_size
+    wanted = ADAPTIVE
+    if expected is None or expected >= config.large_object_threshold:
+        wanted = config.large_object_strategy
+    if wanted is DIRECT or (wanted is ADAPTIVE and descriptors and (expected is None or expected >= KERNEL_FROM)):
+        return CopyPlan(DIRECT, chunk)
+    if expected is not None and (wanted is POOLED or (wanted is ADAPTIVE and expected <= chunk)):
+        # One byte more than expected would be seen by the same read as the end.
+        return CopyPlan(POOLED, max(expected, config.min_buffer_size))
+    return CopyPlan(CHUNKED, chunk)
+
+
+class Copy:
+    """One running copy: how far it is, and who is told or asked on the way."""
+
+    __slots__ = ("cancel", "chunks", "done", "kernel_bytes", "limit", "progress", "size")
+
+    def __init__(
+        self,
+        size: int | None,
+        limit: int | None,
+        progress: Callable[[int, int | None], object] | None,
+        cancel: Callable[[], object] | None,
+    ) -> None:
+        self.size = size
+        self.limit = ENDLESS if limit is None else limit
+        self.progress = progress
+        self.cancel = cancel
+        self.done = 0
+        self.chunks = 0
+        self.kernel_bytes = 0
+
+    @property
+    def over(self) -> bool:
+        """Whether the limit is reached or the caller wants no more."""
+        return self.done >= self.limit or (self.cancel is not None and bool(self.cancel()))
+
+    def moved(self, count: int) -> None:
+        self.done += count
+        self.chunks += 1
+        if self.progress is not None:
+            self.progress(self.done, self.size)
+
+    def by_kernel(self, source: OpenFile, dst: Any) -> bool:
+        """Let the kernel copy what it can; True when that was everything."""
+        stepwise = self.progress is not None or self.cancel is not None
+        began = self.done
+        try:
+            while not self.over:
+                want = min(self.limit - self.done, STEP_BYTES if stepwise else ENDLESS)
+                moved = send_file(source.fd, source.position + self.done - began, want, dst)
+                if moved:
+                    self.moved(moved)
+                if moved < want:
+                    break
+        finally:
+            moved = self.kernel_bytes = self.done - began
+            if moved:
+                source.object.seek(source.position + moved)
+        # A file that says it is empty may still have bytes (in /proc): only a read tells.
+        return self.over or (moved > 0 and os.fstat(source.fd).st_size == source.position + moved)
+
+    def from_bytesio(self, src: io.BytesIO, dst: Any) -> None:
+        """Write the object's own memory: `getvalue` shares it, whatever the position."""
+        write, none_blocks = write_of(dst)
+        position = src.tell()
+        end = min(src.seek(0, io.SEEK_END), position + self.limit)
+        src.seek(position)
+        whole = src.getvalue()
+        step = STEP_BYTES if self.progress is not None or self.cancel is not None else ENDLESS
+        while position < end and not self.over:
+            stop = min(end, position + step)
+            data: Data = whole if stop - position == len(whole) else memoryview(whole)[position:stop]
+            try:
+                write_all(write, data, none_blocks=none_blocks)
+            except BlockingIOError as error:
+                self.done += error.characters_written
+                src.seek(position + error.characters_written)
+                raise self._blocked(error) from error
+            position = src.seek(stop)
+            self.moved(len(data))
+
+    def through(self, lease: Lease, src: Any, dst: Any) -> None:
+        """Read into the leased chunk, write, again: until the end of the source, the limit, or a cancel."""
+        readinto = readinto_of(src)
+        assert readinto is not None
+        write, none_blocks = write_of(dst)
+        view, most = lease.view, lease.size
+        while not self.over:
+            left = self.limit - self.done
+            try:
+                count = readinto(view if left >= most else view[:left])
+            except BlockingIOError as error:
+                raise self._blocked(error) from error
+            if not count:
+                if count is None:
+                    raise self._blocked(None)
+                return
+            if count < 0 or count > min(left, most):
+                raise ValueError(f"readinto of {type(src).__name__} said {count} for a view of {min(left, most)} bytes")
+            piece = view[:count]
+            try:
+                self._write(write, piece, none_blocks, src)
+            finally:
+                # Whoever kept it gets an error instead of the next chunk's bytes.
+                self._take_back(piece, dst)
+            self.moved(count)
+
+    def by_reads(self, most: int, src: Any, dst: Any) -> None:
+        """The same for a source that returns bytes of its own: no chunk is needed."""
+        read = read_of(src)
+        write, none_blocks = write_of(dst)
+        while not self.over:
+            try:
+                data = read(min(most, self.limit - self.done))
+            except BlockingIOError as error:
+                raise self._blocked(error) from error
+            if not data:
+                if data is None:
+                    raise self._blocked(None)
+                return
+            count = len(data)
+            if count > min(most, self.limit - self.done):
+                raise ValueError(f"read of {type(src).__name__} gave {count} bytes, more than it was asked for")
+            self._write(write, data, none_blocks, src)
+            self.moved(count)
+
+    @staticmethod
+    def _take_back(piece: memoryview, dst: Any) -> None:
+        try:
+            piece.release()
+        except BufferError:
+            raise LeaseError(
+                f"{type(dst).__name__}.write kept the memory it was given; it must copy what it keeps"
+            ) from None
+
+    def _write(self, write: Callable[[Data], Any], data: Data, none_blocks: bool, src: Any) -> None:
+        try:
+            write_all(write, data, none_blocks=none_blocks)
+        except BlockingIOError as error:
+            self.done += error.characters_written
+            unwritten = len(data) - error.characters_written
+            raise self._blocked(error, src, unwritten) from error
+
+    def _blocked(self, error: BlockingIOError | None, src: Any = None, unwritten: int = 0) -> BlockingIOError:
+        """The error for an endpoint that is not ready: `characters_written` is all that was copied. A source that
+        can seek is put where the sink stopped, so that the copy can be gone on with."""
+        rest = ""
+        if unwritten:
+            seekable = getattr(src, "seekable", None)
+            if seekable is not None and seekable():
+                src.seek(-unwritten, io.SEEK_CUR)
+            else:
+                rest = f", and {unwritten} more were read that the source cannot take back"
+        what = "the source has no bytes ready" if error is None else str(error.strerror or error)
+        return BlockingIOError(errno.EAGAIN, f"the copy stopped after {self.done} bytes{rest}: {what}", self.done)
+
+
+def run_copy(run: Copy, src: Any, dst: Any, config: BufferPoolConfig, acquire: Acquire, *, roomy: bool) -> Strategy:
+    """Copy as planned; the strategy that was used."""
+    source = file_of(src)
+    expected = run.size
+    if source is not None:
+        expected = min(max(0, source.size - source.position), run.limit) or expected
+    elif run.limit != ENDLESS:
+        expected = run.limit if expected is None else min(expected, run.limit)
+    in_memory = type(src) is io.BytesIO
+    plan = plan_copy(expected, config, descriptors=in_memory or (source is not None and can_send_to(dst)), roomy=roomy)
+    strategy = plan.strategy
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "copy of %s bytes from %s to %s: %s, buffer %d",
+            "unknown" if expected is None else expected, type(src).__name__, type(dst).__name__,
+            strategy.value, plan.buffer_bytes,
+        )  # fmt: skip
+    if in_memory and (strategy is DIRECT or strategy is POOLED):
+        run.from_bytesio(src, dst)
+        return DIRECT
+    if strategy is DIRECT and source is not None and run.by_kernel(source, dst):
+        return DIRECT
+    # What the kernel did not copy. A source that can only return bytes needs no chunk.
+    if readinto_of(src) is None:
+        run.by_reads(plan.buffer_bytes, src, dst)
+        return strategy
+    with acquire(plan.buffer_bytes, strategy is DIRECT and source is None) as lease:
+        run.through(lease, src, dst)
+    return CHUNKED if strategy is DIRECT and source is not None and not run.kernel_bytes else strategy

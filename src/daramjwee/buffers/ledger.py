@@ -1,0 +1,348 @@
+"""The ledger: every byte promised or held, and the bound.
+
+Invariant: `held <= limit` at every moment, and `held` is what was charged minus what was credited. Requests that
+do not fit are granted first come, first served; `try_charge` never overtakes one that waits.
+Threads: any. `credit` and `credit_later` never block and may run in a finalizer; reclaimers are asked, and waiters
+woken, with no lock held.
+Design: docs/design/memory.md
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
+from daramjwee.units import format_size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daramjwee.units import Duration, Size
+
+    Reclaimer = Callable[[int], int]
+
+logger = logging.getLogger(__name__)
+
+# What `charge` waits when no timeout is given: long enough for a burst to pass, short enough to be seen.
+DEFAULT_TIMEOUT_SECONDS = 30.0
+# How long `charge` sleeps before it asks the reclaimers again: memory that went idle meanwhile tells nobody.
+LOOK_AGAIN_SECONDS = 0.5
+# The least that `Overloaded.retry_after` says: below it a retry is a busy loop.
+LEAST_RETRY_SECONDS = 0.1
+
+
+class Ticket:
+    """A place in the line: so many bytes, granted or not yet."""
+
+    __slots__ = ("epoch", "granted", "need", "wake")
+
+    def __init__(self, need: int, wake: Callable[[], object] | None = None) -> None:
+        self.need = need
+        self.wake = wake
+        self.epoch = 0
+        self.granted = False
+
+
+class LedgerKernel:
+    """What the ledger decides: who may hold how much. Pure, without a lock."""
+
+    __slots__ = ("held", "inherited", "limit", "line", "peak")
+
+    def __init__(self, limit: int, inherited: int = 0) -> None:
+        self.limit = limit
+        self.inherited = inherited  # held by the process this one was forked from; may be credited, counts no more
+        self.held = 0
+        self.peak = 0
+        self.line: deque[Ticket] = deque()
+
+    def take(self, need: int) -> bool:
+        """Hold `need` more bytes if they fit and nobody waits."""
+        if need < 0:
+            raise ValueError(f"cannot charge {need} bytes")
+        if self.line or self.held + need > self.limit:
+            return False
+        self._hold(need)
+        return True
+
+    def join(self, ticket: Ticket) -> None:
+        """Enter the line at its end; granted at once where it fits and nobody is ahead."""
+        self.line.append(ticket)
+        self._advance()
+
+    def leave(self, ticket: Ticket) -> list[Ticket]:
+        """Give up the place in the line (a grant stays granted); those granted because of it."""
+        if not ticket.granted and ticket in self.line:
+            self.line.remove(ticket)
+        return self._advance()
+
+    def give(self, count: int) -> list[Ticket]:
+        """`count` bytes are no longer held; those granted because of it."""
+        excess = count - self.held
+        if count < 0 or excess > self.inherited:
+            raise ValueError(f"{count} bytes credited but only {self.held} are held: something was credited twice")
+        if excess > 0:
+            self.inherited -= excess
+            count = self.held
+        self.held -= count
+        return self._advance()
+
+    def _advance(self) -> list[Ticket]:
+        granted = []
+        while self.line and self.held + self.line[0].need <= self.limit:
+            ticket = self.line.popleft()
+            ticket.granted = True
+            self._hold(ticket.need)
+            granted.append(ticket)
+        return granted
+
+    def _hold(self, need: int) -> None:
+        self.held += need
+        if self.held > self.peak:
+            self.peak = self.held
+
+
+class MemoryLedger:
+    """One limit for all who hold memory: pools, memory tiers, windows of flights.
+
+    The ledger promises: what is charged never exceeds `limit`; a request that does not fit first has idle memory
+    reclaimed, then waits in line, then raises `Overloaded`. A forked child begins a new `epoch` with nothing held.
+    The caller promises: it credits exactly what it charged, once, in the epoch in which it was charged.
+    """
+
+    fork_order = 0
+
+    def __init__(self, limit: Size) -> None:
+        try:
+            bound = parse_size(limit)
+        except ValueError as error:
+            raise ConfigError([Problem("limit", limit, str(error))], subject="MemoryLedger") from None
+        if bound < 1:
+            raise ConfigError([Problem("limit", limit, "must be at least 1 byte")], subject="MemoryLedger")
+        self._kernel = LedgerKernel(bound)
+        self._lock = threading.Lock()
+        self._credits: deque[int] = deque()
+        self._reclaimers: list[Callable[[], Reclaimer | None]] = []
+        self.epoch = 0
+        reset_after_fork(self)
+
+    def __repr__(self) -> str:
+        kernel = self._kernel
+        waiting = f", {len(kernel.line)} waiting" if kernel.line else ""
+        return (
+            f"<MemoryLedger {format_size(self.held)} of {format_size(kernel.limit)} held, "
+            f"peak {format_size(kernel.peak)}{waiting}>"
+        )
+
+    @property
+    def limit(self) -> int:
+        return self._kernel.limit
+
+    @property
+    def held(self) -> int:
+        """Bytes charged and not credited, at this moment."""
+        self._settle()
+        return self._kernel.held
+
+    @property
+    def peak(self) -> int:
+        """The most that was ever held."""
+        return self._kernel.peak
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return len(self._kernel.line)
+
+    @property
+    def missing(self) -> int:
+        """Bytes that must be credited before the first in line is granted; 0 when nobody waits."""
+        # No lock: this is asked by give-backs, which may run in a finalizer. A stale answer is asked for again.
+        kernel = self._kernel
+        try:
+            first = kernel.line[0]
+        except IndexError:
+            return 0
+        return max(0, kernel.held + first.need - kernel.limit)
+
+    def try_charge(self, count: int) -> bool:
+        """Hold `count` more bytes, if they fit at once and nobody waits."""
+        self._settle()
+        with self._lock:
+            taken = self._kernel.take(count)
+        self._settle()
+        return taken
+
+    def charge(self, count: int, *, timeout: Duration | None = None) -> None:
+        """Hold `count` more bytes: reclaim idle memory, then wait in line for at most `timeout` (None: 30 s).
+
+        Raises `LimitExceeded` when `count` can never fit, `Overloaded` after the wait; nothing is held then.
+        The caller holds no lock that a reclaimer needs.
+        """
+        if self.try_charge(count):
+            return
+        self.check(count)
+        if self.reclaim(count) and self.try_charge(count):
+            return
+        woken = threading.Lock()
+        woken.acquire()
+        began = monotonic()
+        seconds = DEFAULT_TIMEOUT_SECONDS if timeout is None else parse_timeout(timeout)
+        ticket = Ticket(count, woken.release)
+        try:
+            self.join_line(ticket)
+            if not ticket.granted:
+                # Once more, now that those who free memory can see that somebody waits.
+                self.reclaim(count)
+            while not ticket.granted and (left := began + seconds - monotonic()) > 0:
+                if not woken.acquire(timeout=min(left, LOOK_AGAIN_SECONDS)):
+                    self.reclaim(count)
+        except BaseException:
+            if self.leave_line(ticket):
+                self.credit(count)
+            raise
+        if not self.leave_line(ticket):
+            raise self.overloaded(count, monotonic() - began)
+
+    def credit(self, count: int) -> None:
+        """`count` bytes are free again. Never blocks."""
+        self._credits.append(count)
+        self._settle()
+
+    # For finalizers, which may interrupt a holder of the lock: `credit` does not wait for it either.
+    credit_later = credit
+
+    def add_reclaimer(self, reclaim: Reclaimer) -> None:
+        """Ask `reclaim(n)` to free at least n bytes, where it can, before anybody waits. It credits what it frees
+        and returns how much that was. A bound method is referred to weakly."""
+        held: Callable[[], Reclaimer | None]
+        held = weakref.WeakMethod(reclaim) if hasattr(reclaim, "__self__") else (lambda: reclaim)
+        with self._lock:
+            self._reclaimers = [*self._reclaimers, held]
+        self._settle()
+
+    def remove_reclaimer(self, reclaim: Reclaimer) -> None:
+        """Ask it no more. Allowed when it is not registered."""
+        with self._lock:
+            self._reclaimers = [held for held in self._reclaimers if held() not in (None, reclaim)]
+        self._settle()
+
+    def reclaim(self, count: int) -> int:
+        """Ask the reclaimers, one after another, for what is missing to `count` bytes; what they freed."""
+        freed = 0
+        for held in self._reclaimers:
+            missing = count - (self.limit - self.held)
+            if missing <= 0:
+                break
+            reclaimer = held()
+            if reclaimer is None:
+                continue
+            try:
+                freed += reclaimer(missing)
+            except Exception:
+                # Somebody else's trouble must not fail this request: it is said, and the next one is asked.
+                logger.exception("%r failed to free %d bytes", reclaimer, missing)
+        return freed
+
+    # -- for those who wait for more than the ledger -------------------------------------------------------
+
+    def check(self, count: int) -> None:
+        """Raise `LimitExceeded` when `count` bytes can never be held."""
+        if count > self.limit:
+            raise LimitExceeded(
+                f"{format_size(count)} can never fit into the memory limit of {format_size(self.limit)}; "
+                "raise memory_limit, or handle the object in smaller pieces"
+            )
+
+    def overloaded(self, count: int, waited: float) -> Overloaded:
+        """The error for a request of `count` bytes that has waited in vain."""
+        return Overloaded(
+            f"no {format_size(count)} of memory came free within {waited:.1f} s: {format_size(self.held)} of "
+            f"{format_size(self.limit)} are held and {self.waiting} requests wait; raise memory_limit or the timeout",
+            retry_after=max(LEAST_RETRY_SECONDS, waited),
+        )
+
+    def join_line(self, ticket: Ticket) -> None:
+        """Enter the line; `ticket.wake` is called when the bytes are granted later than now."""
+        self.check(ticket.need)
+        self._settle()
+        with self._lock:
+            ticket.epoch = self.epoch
+            self._kernel.join(ticket)
+        self._settle()
+
+    def leave_line(self, ticket: Ticket) -> bool:
+        """End the wait; True when the bytes were granted, and are the caller's now."""
+        if ticket.epoch != self.epoch:
+            return False
+        with self._lock:
+            wake = self._kernel.leave(ticket)
+        _wake(wake)
+        self._settle()
+        return ticket.granted
+
+    def _settle(self) -> None:
+        # Whoever finds the lock taken leaves its credits to the holder, who looks again after letting go: so no
+        # credit waits while nobody works, and nobody waits to credit.
+        while self._credits:
+            if not self._lock.acquire(blocking=False):
+                return
+            wake: list[Ticket] = []
+            try:
+                while self._credits:
+                    wake += self._kernel.give(self._credits.popleft())
+            finally:
+                self._lock.release()
+            _wake(wake)
+
+    def _after_fork_in_child(self) -> None:
+        self._kernel = LedgerKernel(self._kernel.limit, self._kernel.inherited + self._kernel.held)
+        self._lock = threading.Lock()
+        self._credits = deque()
+        self.epoch += 1
+
+
+class Forkable(Protocol):
+    """What has threads' state that means nothing in a forked child. Lower `fork_order` is reset first."""
+
+    fork_order: int
+
+    def _after_fork_in_child(self) -> None: ...
+
+
+_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+def reset_after_fork(thing: Forkable) -> None:
+    """Have `thing._after_fork_in_child()` called in every child forked while `thing` lives."""
+    _forkables.add(thing)
+
+
+def _reset_all() -> None:
+    for thing in sorted(_forkables, key=lambda thing: thing.fork_order):
+        thing._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)
+
+
+def parse_timeout(timeout: Duration) -> float:
+    """Seconds of a timeout given to a call, or `ConfigError`."""
+    if type(timeout) is float and timeout >= 0:
+        return timeout
+    try:
+        return parse_duration(timeout)
+    except ValueError as error:
+        raise ConfigError([Problem("timeout", timeout, str(error))], subject="timeout") from None
+
+
+def _wake(tickets: list[Ticket]) -> None:
+    for ticket in tickets:
+        if ticket.wake is not None:
+            ticket.wake()

@@ -1,0 +1,335 @@
+"""The index of a file tier and the files it stands for, changed in one order.
+
+Invariant: bodies in the index + stagings <= capacity. An entry is on disk when its metadata file exists, and visible
+in this process from the moment its record is in the index; the files of a record that left go after it.
+Threads: any. The lock guards the index and is never held across a call of the system; who publishes or removes a key
+has it to itself (`_busy`) meanwhile.
+Design: docs/design/stores.md
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING
+
+from daramjwee.errors import Closed, CorruptEntry, StoreError, shorten
+from daramjwee.model import NULL_OBSERVER, Event
+from daramjwee.stores.file import layout
+from daramjwee.stores.file.disk import Disk
+from daramjwee.stores.file.entry import FileRecord, Pin
+from daramjwee.stores.file.files import Descriptor, Files
+from daramjwee.stores.file.format import BLOCK_BYTES, MetaRecord
+from daramjwee.stores.shelf import Shelf, with_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daramjwee.model import Metadata, Observer
+    from daramjwee.stores.file.staging import FileStaging
+    from daramjwee.stores.limits import Limits
+
+    Guard = Callable[[], bool]
+
+logger = logging.getLogger(__name__)
+
+# How long a change of a key waits for another one of the same key: far more than any disk that works needs.
+TURN_SECONDS = 30.0
+
+
+class FileIndex:
+    """Records, their files, and the changes that keep the two in step. `FileStore` is its public face."""
+
+    name = "file"
+    files: Files = Files()  # tests put one here that fails
+
+    def __init__(self, folder: str, limits: Limits, *, floor: int, fsync: bool) -> None:
+        self.folder = folder
+        self.closed = False
+        self.epoch = 0  # counts forks: a staging of the parent is none of the child's
+        # What was garbage collected without an end; finalizers only append here.
+        self.lost: deque[tuple[str | None, int, int]] = deque()
+        self.lost_pins: deque[FileRecord] = deque()
+        self.lock = threading.Lock()
+        self.bad_records = 0  # metadata files that the start found damaged
+        self._changed = threading.Condition(self.lock)
+        self._busy: set[str] = set()
+        self._leaving: dict[str, int] = {}
+        self._observer: Observer = NULL_OBSERVER
+        self._shelf: Shelf[FileRecord] = Shelf(limits)
+        self._stagings: weakref.WeakSet[FileStaging] = weakref.WeakSet()
+        self._fills = itertools.count(1)
+        self._generation = 0
+        self._disk = Disk(self.files, folder, floor=floor, fsync=fsync)
+        self._prefix = self._disk.objects
+
+    def _start(self) -> None:
+        try:
+            found = self._disk.start()
+        except OSError as error:
+            raise StoreError(
+                f"the folder {self.folder} cannot be used as a file tier: {error.strerror or error}; "
+                "give one that this user can write to"
+            ) from error
+        self._generation = found.generation
+        self.bad_records = found.bad
+        displaced: list[FileRecord] = []
+        with self.lock:
+            for record in found.records:
+                if self._shelf.reserve_locked(record.size, displaced):
+                    self._shelf.reserved -= record.size
+                    self._shelf.put_locked(record, displaced)
+                else:
+                    displaced.append(record)
+            self._shelf.evictions = 0
+            self._leave_locked(displaced)
+        self._remove(displaced)
+
+    def publish(
+        self, staging: FileStaging, file: Descriptor, metadata: Metadata, sums: bytes, guard: Guard | None
+    ) -> tuple[FileRecord, tuple[int, int]] | None:
+        """Bring a staging on disk under its final names, and its record into the index if the guard agrees: (record, stamp)."""
+        key, size, disk = staging.key, staging.written, self._disk
+        digest = layout.key_hash(key)
+        body = layout.body_name(digest, staging.owner, staging.fill)
+        # Asked before, too: of a fill that has lost already, nothing should reach the disk even for a moment.
+        if not self._take(key, guard):
+            return None
+        displaced: list[FileRecord] = []
+        try:
+            try:
+                stamp = disk.place_body(file.fd, staging.path, body)
+                staging.path = self._prefix + body
+                record = FileRecord(MetaRecord(key, with_size(metadata, size), size, BLOCK_BYTES, sums, 0, body[3:]))
+                self._write_meta(record)
+            except OSError as error:
+                raise self.failed("write_failed", key, "publish", error) from error
+            with self.lock:
+                agreed = not self.closed and (guard is None or guard())
+                if agreed:
+                    self._shelf.reserved -= staging.reserved
+                    self._shelf.stagings -= 1
+                    self._stagings.discard(staging)
+                    self._shelf.put_locked(record, displaced)
+                    self._leave_locked(displaced)
+            if not agreed:
+                self._unlink(disk.meta_path(record.digest, record.generation), key)
+                self._check_open()
+                return None
+            self._remove(displaced)
+        finally:
+            self._give(key)
+        return record, stamp
+
+    def restamp(self, key: str, metadata: Metadata, *, guard: Guard | None = None) -> bool:
+        """New metadata under a new generation for the committed entry of the key, same body; False without one."""
+        if not self._take(key, guard):
+            return False
+        try:
+            record = self._shelf.table.get(key)
+            if record is None:
+                return False
+            meta = MetaRecord(
+                key, with_size(metadata, record.size), record.size, record.block, record.sums, 0, record.body[3:]
+            )
+            fresh = FileRecord(meta)
+            former = self._disk.meta_path(record.digest, record.generation)
+            try:
+                self._write_meta(fresh)
+            except OSError as error:
+                raise self.failed("write_failed", key, "publish", error) from error
+            with self.lock:
+                agreed = self._shelf.table.get(key) is record and not self.closed and (guard is None or guard())
+                if agreed:
+                    record.metadata, record.generation = fresh.metadata, fresh.generation
+            self._unlink(former if agreed else self._disk.meta_path(fresh.digest, fresh.generation), key)
+            return agreed
+        finally:
+            self._give(key)
+
+    def delete(self, key: str, *, guard: Guard | None = None) -> bool:
+        if not self._take(key, guard, drop=True):
+            return False
+        try:
+            with self.lock:
+                record = self._shelf.table.get(key)
+                if record is None:
+                    return False
+                self._shelf.drop_locked(record)
+                record.gone = True
+                keep_body = record.pins > 0
+            try:
+                self._disk.unlink(self._disk.meta_path(record.digest, record.generation))
+            except OSError as error:
+                raise self.failed("write_failed", key, "delete", error) from error
+            if not keep_body:
+                self._unlink(self._prefix + record.body, key)
+            return True
+        finally:
+            self._give(key)
+
+    def end_staging(self, path: str | None, reserved: int, epoch: int) -> None:
+        """A staging ended without a commit. One begun before a fork is the parent's to remove."""
+        if epoch != self.epoch:
+            return
+        if path is not None:
+            self._unlink(path, None)
+        with self.lock:
+            self._shelf.reserved -= reserved
+            self._shelf.stagings -= 1
+
+    def _evict_bytes(self, wanted: int) -> bool:
+        """Evict entries of so many bytes; False (and nothing done) when there are not so many."""
+        evicted: list[FileRecord] = []
+        with self.lock:
+            if self._shelf.policy.weight < wanted:
+                return False
+            while wanted > 0:
+                record = self._shelf.evict_locked()
+                wanted -= record.size
+                evicted.append(record)
+            self._leave_locked(evicted)
+        self._remove(evicted)
+        return True
+
+    # -- for entries and stagings --------------------------------------------------------------------------
+
+    def body_path(self, record: FileRecord) -> str:
+        return self._prefix + record.body
+
+    def pin(self, record: FileRecord) -> Pin:
+        """Keep the name of the body while a path to it is out. Raises where the name is gone already."""
+        with self.lock:
+            if record.gone:
+                raise io.UnsupportedOperation("the entry was replaced since it was opened: read it, or open it again")
+            record.pins += 1
+        return Pin(self, record)
+
+    def unpin(self, record: FileRecord) -> None:
+        with self.lock:
+            record.pins -= 1
+            due = record.gone and not record.pins
+        if due:
+            self._unlink(self._prefix + record.body, record.key)
+
+    def corrupt(self, record: FileRecord, detail: str) -> CorruptEntry:
+        """Drop a damaged entry from index and disk, tell of it, and give the error to raise."""
+        self._drop(record, "corrupt", detail)
+        return CorruptEntry(
+            f"the entry of {shorten(record.key)} in {self.folder} is damaged: {detail}; it was dropped, fetch it again"
+        )
+
+    def failed(self, kind: str, key: str, doing: str, error: OSError) -> StoreError:
+        """Tell of a failed call of the system, and give the error to raise from it."""
+        detail = f"could not {doing} the file of {shorten(key)} in {self.folder}: {error.strerror or error}"
+        self._observer.notice(Event(kind, key, self.name, detail))
+        return StoreError(detail)
+
+    # -- order between files and index ---------------------------------------------------------------------
+
+    def _take(self, key: str, guard: Guard | None, *, drop: bool = False) -> bool:
+        """Have the key to oneself for a change of its files, if the guard agrees; `_give` ends it.
+
+        `drop`: also wait for evicted files of the key to be gone, so that a delete has nothing left to come back.
+        """
+        with self.lock:
+            free = self._changed.wait_for(
+                lambda: key not in self._busy and not (drop and key in self._leaving), timeout=TURN_SECONDS
+            )
+            if not free:
+                raise StoreError(
+                    f"another thread has been changing the files of {shorten(key)} in {self.folder} for "
+                    f"{TURN_SECONDS:.0f} s: the disk hangs, or that thread was interrupted"
+                )
+            self._check_open()
+            if guard is not None and not guard():
+                return False
+            self._busy.add(key)
+            return True
+
+    def _give(self, key: str) -> None:
+        with self.lock:
+            self._busy.discard(key)
+            self._changed.notify_all()
+
+    def _write_meta(self, record: FileRecord) -> None:
+        """Create the metadata file under the next free generation: the commit point on disk."""
+        while True:
+            with self.lock:
+                self._generation += 1
+                record.generation = self._generation
+            meta = MetaRecord(
+                record.key, record.metadata, record.size, record.block, record.sums, record.generation, record.body[3:]
+            )
+            if self._disk.link_meta(meta, record.digest, next(self._fills)):
+                return
+
+    def _leave_locked(self, records: list[FileRecord]) -> None:
+        for record in records:
+            record.gone = True
+            self._leaving[record.key] = self._leaving.get(record.key, 0) + 1
+
+    def _remove(self, records: list[FileRecord]) -> None:
+        """Remove the files of records that left the index: metadata first, or a crash leaves it without a body."""
+        for record in records:
+            self._unlink(self._disk.meta_path(record.digest, record.generation), record.key)
+            with self.lock:
+                keep_body = record.pins > 0
+            if not keep_body:
+                self._unlink(self._prefix + record.body, record.key)
+            with self.lock:
+                left = self._leaving[record.key] - 1
+                if left:
+                    self._leaving[record.key] = left
+                else:
+                    del self._leaving[record.key]
+                self._changed.notify_all()
+
+    def _drop(self, record: FileRecord, kind: str, detail: str) -> None:
+        logger.warning("dropping %s from %s: %s", shorten(record.key), self.folder, detail)
+        with self.lock:
+            dropped = self._shelf.drop_locked(record)
+            if dropped:
+                self._leave_locked([record])
+        if dropped:
+            self._remove([record])
+        self._observer.notice(Event(kind, record.key, self.name, detail))
+
+    def _unlink(self, path: str, key: str | None) -> None:
+        """Remove a file; what cannot be removed is told of, and found by the next start."""
+        try:
+            self._disk.unlink(path)
+        except OSError as error:
+            logger.warning("could not remove %s: %s; the next start tries again", path, error)
+            self._observer.notice(Event("remove_failed", key, self.name, str(error)))
+
+    def _drain(self) -> None:
+        """End what was garbage collected without an end."""
+        while self.lost or self.lost_pins:
+            try:
+                if self.lost:
+                    self.end_staging(*self.lost.popleft())
+                if self.lost_pins:
+                    self.unpin(self.lost_pins.popleft())
+            except IndexError:  # another thread was quicker
+                return
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise Closed(f"the file tier in {self.folder} was closed before this call")
+
+    def after_fork_in_child(self) -> None:
+        """Entries stay; what the parent's threads were doing is theirs, and so is its corner of the staging area."""
+        self.epoch += 1
+        self._changed = threading.Condition(self.lock)
+        self._busy.clear()
+        self._leaving.clear()
+        self.lost.clear()
+        self.lost_pins.clear()
+        self._stagings = weakref.WeakSet()
+        self._shelf.reserved = self._shelf.stagings = 0
+        self._disk.forget_owner()

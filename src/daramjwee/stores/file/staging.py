@@ -1,0 +1,159 @@
+"""An object on its way into the file tier: a file in this process's own staging folder.
+
+Invariant: bytes below `written` are in the file and in the checksums, and never change; the file is removed unless
+it was committed.
+Threads: one writer; readers with `preadv`, each holding the descriptor for the length of its call.
+Design: docs/design/stores.md
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+from daramjwee.errors import Closed, StoreError, shorten
+from daramjwee.stores.file.blocks import BlockSums, DamageFound, read_full
+from daramjwee.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daramjwee.model import Metadata
+    from daramjwee.stores.file.entry import FileEntry
+    from daramjwee.stores.file.files import Descriptor
+    from daramjwee.stores.file.store import FileStore
+
+# An object of unknown size asks for the free space of the disk again after so many bytes.
+FLOOR_CHECK_BYTES = 16 * 1024 * 1024
+
+
+class FileStaging:
+    __slots__ = (
+        "__weakref__",
+        "_checked_to",
+        "_ended",
+        "_failed",
+        "_file",
+        "_late",
+        "_metadata",
+        "_store",
+        "_sums",
+        "epoch",
+        "fill",
+        "key",
+        "owner",
+        "path",
+        "reserved",
+        "written",
+    )
+
+    def __init__(
+        self,
+        store: FileStore,
+        key: str,
+        metadata: Metadata,
+        *,
+        file: Descriptor,
+        path: str,
+        owner: str,
+        fill: int,
+        reserved: int,
+    ) -> None:
+        self._store = store
+        self._metadata = metadata
+        self._file: Descriptor | None = file
+        # After a commit the entry alone keeps the descriptor open; readers may use it as long as it does.
+        self._late: weakref.ref[Descriptor] | None = None
+        self._sums = BlockSums()
+        self._failed = False
+        self._ended = False
+        self._checked_to = max(reserved, FLOOR_CHECK_BYTES)
+        self.epoch = store.epoch
+        self.key = key
+        self.path: str | None = path
+        self.owner = owner
+        self.fill = fill
+        self.reserved = reserved
+        self.written = 0
+
+    def write(self, data: memoryview | bytes, /) -> None:
+        file = self._usable()
+        view = memoryview(data)
+        store, size = self._store, len(view)
+        try:
+            more = self.written + size - self.reserved
+            if more > 0:
+                store.reserve(self.key, self.reserved, more)
+                self.reserved += more
+            if self.written + size > self._checked_to:
+                store.check_floor(self.key, size)
+                self._checked_to = self.written + size + FLOOR_CHECK_BYTES
+            self._write_out(file, view)
+        except BaseException:
+            self._failed = True
+            raise
+        self._sums.update(view)
+        self.written += size  # last: readers go by it
+
+    def _write_out(self, file: Descriptor, view: memoryview) -> None:
+        try:
+            while view:
+                done = self._store.files.write(file.fd, view)
+                view = view[done:]
+        except OSError as error:
+            raise self._store.failed("write_failed", self.key, "write", error) from error
+
+    def readinto_at(self, offset: int, view: memoryview, /) -> int:
+        file = self._file
+        if file is None and self._late is not None:
+            file = self._late()
+        if file is None or self._store.closed:
+            raise Closed(f"the staging of {shorten(self.key)} has ended")
+        wanted = min(len(view), self.written - offset)
+        if wanted <= 0:
+            return 0
+        try:
+            read_full(self._store.files, file.fd, offset, view[:wanted])
+        except DamageFound as damage:
+            raise StoreError(f"the staging of {shorten(self.key)} was cut short on disk: {damage}") from None
+        except OSError as error:
+            raise self._store.failed("read_failed", self.key, "read", error) from error
+        return wanted
+
+    def commit(self, metadata: Metadata | None = None, *, guard: Callable[[], bool] | None = None) -> FileEntry | None:
+        file = self._usable()
+        described = self._metadata if metadata is None else metadata
+        published = self._store.publish(self, file, described, self._sums.result(), guard)
+        if published is None:
+            return None
+        self._ended = True
+        self.path = None
+        self._late = weakref.ref(file)
+        self._file = None
+        record, stamp = published
+        return self._store.opened(record, file, stamp)
+
+    def abort(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._file = None
+        path, self.path = self.path, None
+        self._store.end_staging(path, self.reserved, self.epoch)
+
+    def _usable(self) -> Descriptor:
+        file = self._file
+        if file is None or self._store.closed or self.epoch != self._store.epoch:
+            raise Closed(f"the staging of {shorten(self.key)} has ended: begin a new one")
+        if self._failed:
+            raise StoreError(f"the staging of {shorten(self.key)} failed before: abort it")
+        return file
+
+    def __del__(self) -> None:
+        # `_ended` is missing when the constructor was interrupted.
+        if not getattr(self, "_ended", True):
+            self._store.lost.append((self.path, self.reserved, self.epoch))
+
+    def __repr__(self) -> str:
+        state = "committed" if self._late is not None else "aborted" if self._ended else "open"
+        return f"<FileStaging {shorten(self.key)} {state}, {format_size(self.written)}>"

@@ -1,0 +1,247 @@
+"""The file tier: an index in memory over plain files on disk.
+
+Invariant: that of `index`; and no byte is read unchecked unless the store was told to.
+Threads: all methods from any thread. An open of a verified entry takes no lock (under LRU: one, to note the hit).
+Design: docs/design/stores.md
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from daramjwee.errors import ConfigError, LimitExceeded, Problem, StoreError, shorten
+from daramjwee.model import Event
+from daramjwee.stores.file.blocks import Checks
+from daramjwee.stores.file.entry import FileEntry, FileRecord
+from daramjwee.stores.file.files import Descriptor
+from daramjwee.stores.file.index import TURN_SECONDS, FileIndex
+from daramjwee.stores.file.staging import FileStaging
+from daramjwee.stores.forks import survive_fork
+from daramjwee.stores.limits import check_limits, check_size
+from daramjwee.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Self
+
+    from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.model import Clock, Metadata, Observer
+    from daramjwee.stores.protocol import Usage
+    from daramjwee.units import Size
+
+    Guard = Callable[[], bool]
+
+logger = logging.getLogger(__name__)
+
+DURABILITIES = ("flush", "fsync")
+VERIFICATIONS = ("first", "always", "off")
+
+
+class FileStore(FileIndex):
+    """A tier in a folder of its own, which is private to its owner (0700).
+
+    `capacity`: bytes of bodies, stagings included. `max_entries`: number of entries; None: one per 256 bytes of
+    capacity, at least 1024. `free_space_floor`: bytes of the disk to leave free; entries make way for it, 0 switches
+    it off. `durability`: "flush" survives a killed process, "fsync" a power cut too. `verify`: "first" checks every
+    block when it is first read in this process, "always" at each read, "off" never. `max_object_size`: larger
+    objects are refused; None: the capacity. `ConfigError` lists every argument that is wrong, `StoreError` says why
+    the folder cannot be used.
+    """
+
+    name = "file"
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        capacity: Size,
+        max_entries: int | None = None,
+        policy: str = "sieve",
+        free_space_floor: Size = "64MiB",
+        durability: str = "flush",
+        verify: str = "first",
+        max_object_size: Size | None = None,
+    ) -> None:
+        problems: list[Problem] = []
+        limits = check_limits(capacity, max_entries, policy, max_object_size, problems)
+        floor = check_size("free_space_floor", free_space_floor, problems)
+        for field, value, known in (("durability", durability, DURABILITIES), ("verify", verify, VERIFICATIONS)):
+            if value not in known:
+                problems.append(Problem(field, value, f"must be one of {', '.join(known)}"))
+        if sys.platform == "win32":
+            problems.append(Problem("folder", os.fspath(folder), "a file tier does not run on Windows: leave it out"))
+        if not folder or not (isinstance(folder, str) or hasattr(folder, "__fspath__")):
+            problems.append(Problem("folder", folder, "must be the path of a folder"))
+        if problems or limits is None or floor is None:
+            raise ConfigError(problems, subject="FileStore")
+        super().__init__(os.path.abspath(os.fspath(folder)), limits, floor=floor, fsync=durability == "fsync")
+        self.max_object_size = self.largest_fill = limits.max_object_size
+        self._verify = verify
+        self._find = self._shelf.table.get
+        self._touch = self._shelf.policy.touch if self._shelf.policy.hit_needs_lock else None
+        self._start()
+        survive_fork(self)
+
+    def attach(self, *, ledger: MemoryLedger, observer: Observer, clock: Clock) -> None:
+        """Join a cache: tell its observer what happens."""
+        self._observer = observer
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def open(self, key: str) -> FileEntry | None:
+        files = self.files
+        while True:
+            record = self._find(key)
+            if record is None:
+                self._check_open()
+                return None
+            if self._touch is None:
+                record.visited = True
+            else:
+                with self.lock:
+                    self._touch(record)
+            try:
+                file = Descriptor(files.open(self._prefix + record.body, os.O_RDONLY | os.O_CLOEXEC))
+                status = files.fstat(file.fd)
+            except FileNotFoundError:
+                # Replaced or evicted since it was found: look again. Else somebody removed the file.
+                if self._find(key) is record:
+                    self._drop(record, "missing", "its body is gone from the folder")
+                continue
+            except OSError as error:
+                raise self.failed("read_failed", key, "open", error) from error
+            if status.st_size != record.size:
+                raise self.corrupt(record, f"the body has {status.st_size:,} bytes instead of {record.size:,}")
+            return self.opened(record, file, (status.st_ino, status.st_mtime_ns))
+
+    def stat(self, key: str) -> Metadata | None:
+        record = self._find(key)
+        if record is None:
+            self._check_open()
+            return None
+        return record.metadata
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        with self.lock:
+            self._check_open()
+            found = list(self._shelf.table)
+        return iter([key for key in found if key.startswith(prefix)] if prefix else found)
+
+    def usage(self) -> Usage:
+        self._check_open()
+        self._drain()
+        with self.lock:
+            return self._shelf.usage_locked()
+
+    def _checks(self, record: FileRecord, stamp: tuple[int, int]) -> Checks | None:
+        """What is left to check of the file with this stamp; None for nothing."""
+        if self._verify == "off" or not record.size:
+            return None
+        keep = self._verify == "first"
+        with self.lock:
+            checks = record.checks
+            if checks is None or not keep or checks.stamp != stamp:
+                checks = Checks(stamp, record.size, record.block, record.sums, self.lock, keep=keep)
+                if keep:
+                    record.checks = checks
+        return checks
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def stage(self, key: str, metadata: Metadata) -> FileStaging:
+        self._check_open()
+        self._drain()
+        size = metadata.size or 0
+        epoch = self.epoch
+        with self.lock:
+            self._shelf.stagings += 1
+        reserved = 0
+        try:
+            self.reserve(key, 0, size)
+            reserved = size
+            self.check_floor(key, size)
+            fill = next(self._fills)
+            try:
+                file, path, owner = self._disk.new_staging(fill)
+            except OSError as error:
+                raise self.failed("write_failed", key, "create", error) from error
+        except BaseException:
+            self.end_staging(None, reserved, epoch)
+            raise
+        staging = FileStaging(self, key, metadata, file=file, path=path, owner=owner, fill=fill, reserved=reserved)
+        with self.lock:
+            self._stagings.add(staging)
+        return staging
+
+    def reserve(self, key: str, before: int, count: int) -> None:
+        """Take `count` more bytes of capacity for a staging that has `before`, evicting as needed."""
+        limits = self._shelf.limits
+        if before + count > limits.max_object_size:
+            raise LimitExceeded(
+                f"{shorten(key)} has at least {before + count:,} bytes, more than the {limits.max_object_size:,} "
+                "an object of the file tier may have: raise max_object_size or capacity"
+            )
+        evicted: list[FileRecord] = []
+        with self.lock:
+            fits = self._shelf.reserve_locked(count, evicted)
+            reserved = self._shelf.reserved
+            self._leave_locked(evicted)
+        self._remove(evicted)
+        if not fits:
+            raise LimitExceeded(
+                f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "
+                f"{limits.capacity:,} bytes of the file tier; raise capacity or fill fewer objects at once"
+            )
+
+    def check_floor(self, key: str, count: int) -> None:
+        """See that `count` bytes leave the disk its free space; entries make way as far as that helps."""
+        try:
+            missing = self._disk.missing_space(count)
+            if missing > 0 and self._evict_bytes(missing):
+                missing = self._disk.missing_space(count)
+        except OSError as error:
+            raise self.failed("write_failed", key, "ask for the free space of", error) from error
+        if missing > 0:
+            detail = (
+                f"the disk of {self.folder} is {format_size(missing)} short of {format_size(count)} for "
+                f"{shorten(key)} and the free_space_floor of {format_size(self._disk.floor)}: free some, or lower it"
+            )
+            self._observer.notice(Event("write_failed", key, self.name, detail))
+            raise StoreError(detail)
+
+    def opened(self, record: FileRecord, file: Descriptor, stamp: tuple[int, int]) -> FileEntry:
+        """An entry over a descriptor of its body, with what is left to check of that file."""
+        checks = None if stamp == record.verified else self._checks(record, stamp)
+        return FileEntry(self, record, file, checks)
+
+    def close(self) -> None:
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            # Who is publishing sees `closed` before the index; its files must not be pulled away meanwhile.
+            self._changed.wait_for(lambda: not self._busy and not self._leaving, timeout=TURN_SECONDS)
+            self._shelf.clear_locked()
+            stagings = list(self._stagings)
+        for staging in stagings:
+            staging.abort()
+        self._drain()
+        self._disk.leave()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<FileStore {self.folder} closed>"
+        usage = self.usage()
+        return (
+            f"<FileStore {self.folder} {usage.entries} entries, {format_size(usage.bytes)} of "
+            f"{format_size(usage.capacity)}, {usage.stagings} stagings>"
+        )

@@ -1,0 +1,167 @@
+"""What a start does with the folder it finds: build the index, remove what a dead process left.
+
+Invariant: only what no live process can still need is removed: a body without metadata and a staging when their
+owner is dead; metadata that is damaged, outdated, or without a body.
+Threads: one, at the start; other processes may work in the folder meanwhile.
+Design: docs/design/file-format.md
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from daramjwee.stores.file import layout
+from daramjwee.stores.file.entry import FileRecord
+from daramjwee.stores.file.files import Descriptor
+from daramjwee.stores.file.folder import try_lock
+from daramjwee.stores.file.format import BadRecord, MetaRecord, UnknownVersion, decode
+
+if TYPE_CHECKING:
+    from daramjwee.stores.file.files import Files
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 1024 * 1024
+
+
+class Found(NamedTuple):
+    """`records`: oldest first. `generation`: the highest seen. `bad`: metadata files that could not be used."""
+
+    records: list[FileRecord]
+    generation: int
+    bad: int
+    removed: int
+
+
+class Sweep:
+    """One pass over one folder."""
+
+    def __init__(self, files: Files, folder: str, own: str) -> None:
+        self._files = files
+        self._objects = f"{folder}/{layout.OBJECTS}"
+        self._staging = f"{folder}/{layout.STAGING}"
+        self._own = own
+        self._bad = 0
+        self._removed = 0
+        self._generation = 0
+
+    def run(self) -> Found:
+        """Read the whole folder. `OSError` only when its upper levels cannot be listed."""
+        dead = self._lock_dead_owners()
+        records: list[FileRecord] = []
+        for shard in self._files.listdir(self._objects):
+            if len(shard) == 2:
+                records += self._shard(shard, dead)
+        for owner in dead:
+            self._remove_owner(owner)
+        records.sort(key=lambda record: record.generation)
+        if self._bad or self._removed:
+            logger.info("swept %s: %d bad records, %d files removed", self._objects, self._bad, self._removed)
+        return Found(records, self._generation, self._bad, self._removed)
+
+    def _lock_dead_owners(self) -> dict[str, Descriptor]:
+        """Owners whose lock could be taken, with the lock held until the sweep is over."""
+        dead = {}
+        for name in self._files.listdir(self._staging):
+            owner = layout.parse_owner_lock(name)
+            if owner is None or owner == self._own:
+                continue
+            try:
+                lock = Descriptor(self._files.open(f"{self._staging}/{name}", os.O_RDWR | os.O_CLOEXEC))
+            except OSError:
+                continue  # it left, or cannot be judged: either way not to be touched
+            if try_lock(lock.fd):
+                dead[owner] = lock
+        return dead
+
+    def _shard(self, shard: str, dead: dict[str, Descriptor]) -> list[FileRecord]:
+        metas: dict[str, list[tuple[int, str]]] = {}
+        bodies: dict[str, str] = {}
+        for name in self._files.listdir(f"{self._objects}/{shard}"):
+            meta, body = layout.parse_meta_name(name), layout.parse_body_name(name)
+            if meta is not None:
+                metas.setdefault(meta[0], []).append((meta[1], name))
+            elif body is not None:
+                bodies[name] = body[1]
+        records, wanted = [], set()
+        for candidates in metas.values():
+            chosen: MetaRecord | None = None
+            for generation, name in sorted(candidates, reverse=True):
+                self._generation = max(self._generation, generation)
+                path = f"{self._objects}/{shard}/{name}"
+                if chosen is not None:
+                    self._remove(path)  # an older generation, replaced
+                    continue
+                chosen = self._usable(path, name, shard)
+                if chosen is not None:
+                    records.append(FileRecord(chosen))
+                    wanted.add(chosen.body)
+        for name, owner in bodies.items():
+            # A live owner is about to name it, or to remove it itself. One without a lock file left long ago.
+            alive = owner == self._own or (owner not in dead and self._has_lock_file(owner))
+            if name not in wanted and not alive:
+                self._remove(f"{self._objects}/{shard}/{name}")
+        return records
+
+    def _usable(self, path: str, name: str, shard: str) -> MetaRecord | None:
+        """The record, if it is whole and its body is there; else the file is removed, where it is ours to."""
+        try:
+            record = decode(self._read(path), name)
+            self._files.stat(f"{self._objects}/{shard}/{record.body}")
+        except UnknownVersion as why:
+            logger.warning("not using %s: it %s", path, why)
+            self._bad += 1
+            return None
+        except BadRecord as why:
+            logger.warning("removing %s: it %s", path, why)
+            self._bad += 1
+        except FileNotFoundError:
+            pass  # its process died between removing the body's name and this one, or another process removed both
+        except OSError as error:
+            logger.warning("not using %s: %s", path, error)
+            self._bad += 1
+            return None
+        else:
+            return record
+        self._remove(path)
+        return None
+
+    def _read(self, path: str) -> bytes:
+        file = Descriptor(self._files.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        data = b""
+        while part := self._files.pread(file.fd, READ_BYTES, len(data)):
+            data += part
+        return data
+
+    def _has_lock_file(self, owner: str) -> bool:
+        try:
+            self._files.stat(f"{self._staging}/{owner}.lock")
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # not to be judged: leave it
+        return True
+
+    def _remove_owner(self, owner: str) -> None:
+        folder = f"{self._staging}/{owner}"
+        try:
+            for name in self._files.listdir(folder):
+                self._remove(f"{folder}/{name}")
+            self._files.rmdir(folder)
+        except FileNotFoundError:
+            pass  # it died before it had one
+        except OSError as error:
+            logger.warning("could not remove %s: %s; the next start tries again", folder, error)
+            return
+        self._remove(f"{self._staging}/{owner}.lock")
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._files.unlink(path)
+            self._removed += 1
+        except FileNotFoundError:
+            pass  # somebody else was quicker
+        except OSError as error:
+            logger.warning("could not remove %s: %s; the next start tries again", path, error)

@@ -143,11 +143,11 @@ def test_copy_to_writes_everything_from_the_position_on(cache: Cache, origin: Sc
     """Into a file and into memory, cold, warm and once verified; from a position and for a range."""
     origin.script("big", *pieces(BIG))
     for attempt in range(3):
-        with cache.open("big") as stream, (tmp_path / f"{attempt}").open("wb") as out:
+        with cache.open("big") as stream, (tmp_path / f"out{attempt}").open("wb") as out:
             out.write(b"head")
             assert stream.copy_to(out) == len(BIG)
             out.write(b"tail")
-        assert (tmp_path / f"{attempt}").read_bytes() == b"head" + BIG + b"tail"
+        assert (tmp_path / f"out{attempt}").read_bytes() == b"head" + BIG + b"tail"
     with cache.open("big", start=7, stop=1_000_000) as stream:
         assert stream.read(3) == BIG[7:10]
         sink = io.BytesIO()

@@ -149,17 +149,14 @@ def put(engine: Engine, key: str, result: FetchResult) -> None:
         with CacheWriter(engine, key, metadata, whole=True) as writer:
             writer.write(data)
         return
-    body = open_body(data)
+    body = open_body(data)  # not closed here: what a program gives stays the program's
     hasher = _hash(metadata)
-    try:
-        with CacheWriter(engine, key, metadata) as writer, engine.pool.acquire(PENDING_BYTES) as lease:
-            while len(piece := body.pull(lease.view)):
-                writer.write(piece)
-                if hasher is not None:
-                    hasher.update(piece)
-            _check(key, metadata, writer.written, hasher)
-    finally:
-        body.close()
+    with CacheWriter(engine, key, metadata) as writer, engine.pool.acquire(PENDING_BYTES) as lease:
+        while len(piece := body.pull(lease.view)):
+            writer.write(piece)
+            if hasher is not None:
+                hasher.update(piece)
+        _check(key, metadata, writer.written, hasher)
 
 
 def _hash(metadata: Metadata, data: bytes = b"") -> Any:

@@ -51,21 +51,21 @@ def measure(*, rounds: int, seconds: float) -> list[Row]:
         rows = _first(folder, files, rounds)
         with _opened(folder) as cache:
             rows = _verified(cache, folder, files, rounds, seconds, stack) + rows
-            rows += _copies(cache, folder, files["16 MiB"], rounds, seconds)
+            rows += _copies(cache, folder, files["16 MiB"][0], rounds, seconds)
     return rows
 
 
-def _plain_files(folder: str) -> dict[str, str]:
-    """The same bytes twice: as plain files, and set in a cache."""
+def _plain_files(folder: str) -> dict[str, list[str]]:
+    """The same bytes twice: as plain files, and set in a cache. Several of each size, all alike."""
     content = random.Random(0)
-    paths = {}
+    paths: dict[str, list[str]] = {name: [] for name in SIZES}
     with _opened(folder) as cache:
         for name, size in SIZES.items():
             body = content.randbytes(size)
-            paths[name] = os.path.join(folder, f"plain {name}")
-            with open(paths[name], "wb") as file:
-                file.write(body)
             for number in range(FIRST_READS[name]):
+                paths[name].append(os.path.join(folder, f"plain {name} {number}"))
+                with open(paths[name][-1], "wb") as file:
+                    file.write(body)
                 cache.set(f"{name} {number}", body)
     return paths
 
@@ -143,24 +143,24 @@ def _whole(count: int | None, size: int) -> None:
 
 
 def _verified(
-    cache: Cache, folder: str, files: dict[str, str], rounds: int, seconds: float, stack: ExitStack
+    cache: Cache, folder: str, files: dict[str, list[str]], rounds: int, seconds: float, stack: ExitStack
 ) -> list[Row]:
     rows = []
     for (name, size), wanted in zip(SIZES.items(), (0.90, 0.97), strict=True):
         view = _buffer(size)
         contenders: dict[str, Timed] = {
-            "bare": operations(_bare(files[name], view)),
+            "bare": operations(_bare(files[name][0], view)),
             "ours": operations(_ours(cache, f"{name} 0", view)),
         }
         missing = []
         for rival in RIVALS:
             try:
-                contenders[rival] = operations(_rival(rival, folder, files[name], view, stack))
+                contenders[rival] = operations(_rival(rival, folder, files[name][0], view, stack))
             except ImportError:
                 missing.append(rival)
         if size == MIB:
             views = [_buffer(size) for _ in range(THREADS)]
-            many = {"bare": [_bare(files[name], each) for each in views]}
+            many = {"bare": [_bare(files[name][0], each) for each in views]}
             many["ours"] = [_ours(cache, f"{name} 0", each) for each in views]
             contenders |= {f"{side}, {THREADS}": threaded([operations(op) for op in ops]) for side, ops in many.items()}
         contenders["ours"](1)  # the first read verifies; from here on the entry is known to be right
@@ -184,18 +184,22 @@ def _bare_note(seconds: list[float]) -> str:
     return f"bare: {sorted(seconds)[len(seconds) // 2] * 1e6:.0f} us"
 
 
-def _first(folder: str, files: dict[str, str], rounds: int) -> list[Row]:
-    """The first read of each object in a cache that was just opened: checked block by block."""
+def _first(folder: str, files: dict[str, list[str]], rounds: int) -> list[Row]:
+    """The first read of each object in a cache that was just opened: checked block by block.
+
+    The bare side reads as many plain files, one after the other, so that neither side finds its source in the
+    processor's caches.
+    """
     rows = []
     for name, size in SIZES.items():
         view = _buffer(size)
-        bare = _bare(files[name], view)
+        bare = [_bare(path, view) for path in files[name]]
         theirs: list[float] = []
         ours: list[float] = []
         for number in range(rounds):
             with _opened(folder) as cache:
                 reads = [_ours(cache, f"{name} {each}", view) for each in range(FIRST_READS[name])]
-                sides = [(theirs, [bare] * len(reads)), (ours, reads)]
+                sides = [(theirs, bare), (ours, reads)]
                 for figures, turn in sides if number % 2 else reversed(sides):
                     begin = perf_counter()
                     for operation in turn:

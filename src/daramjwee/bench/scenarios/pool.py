@@ -80,7 +80,8 @@ def _one_size(pool: BufferPool, unpooled: BufferPool, size: int, folder: str, ro
         "enabled=False": lambda source, sink: unpooled.copy(source, sink, size),
         "copyfileobj": shutil.copyfileobj,
         "write(read())": lambda source, sink: sink.write(source.read()),
-        "fresh bytearray": _with_fresh_bytearray,
+        "bytearray(size)": lambda source, sink: _through(bytearray(size), source, sink),
+        "bytearray(256 KiB)": lambda source, sink: _through(bytearray(256 * KIB), source, sink),
     }
     with open(path, "wb", buffering=0) as sink:
         over = {name: _overwriting(copy, body, sink) for name, copy in copies.items()}
@@ -98,7 +99,8 @@ def _one_size(pool: BufferPool, unpooled: BufferPool, size: int, folder: str, ro
             SCENARIO, f"{title}: speed / best of copyfileobj, write(read())", ratios(_best(figures), mine),
             target=at_least(1.2), note=f"{sorted(mine)[len(mine) // 2] * 1e6:.0f} us each",
         ),
-        row_of(SCENARIO, f"{title}: speed / fresh bytearray + readinto", ratios(figures["fresh bytearray"], mine)),
+        row_of(SCENARIO, f"{title}: speed / fresh bytearray(size)", ratios(figures["bytearray(size)"], mine)),
+        row_of(SCENARIO, f"{title}: speed / fresh bytearray(256 KiB)", ratios(figures["bytearray(256 KiB)"], mine)),
         row_of(SCENARIO, f"{title}: speed / enabled=False", ratios(figures["enabled=False"], mine)),
         row_of(SCENARIO, f"{title}: the same, each to a new file", ratios(_best(fresh), fresh["pool"])),
         # Three runs of 50 copies each: what is left of it is the interpreter's own small objects.
@@ -125,7 +127,7 @@ def _many_threads(pool: BufferPool, unpooled: BufferPool, folder: str, rounds: i
             "enabled=False": side(unpooled.copy),
             "write(read())": side(lambda source, sink: sink.write(source.read())),
             "copyfileobj": side(shutil.copyfileobj),
-            "fresh bytearray": side(_with_fresh_bytearray),
+            "fresh bytearray(256 KiB)": side(lambda source, sink: _through(bytearray(256 * KIB), source, sink)),
         }
         figures = in_turns(contenders, rounds=rounds, seconds=seconds)
     return [
@@ -140,9 +142,9 @@ def _best(figures: dict[str, list[float]]) -> list[float]:
     return [min(pair) for pair in zip(figures["copyfileobj"], figures["write(read())"], strict=True)]
 
 
-def _with_fresh_bytearray(source: Any, sink: Any) -> None:
-    """No pool: a new buffer for every copy, as large as a chunk of ours."""
-    view = memoryview(bytearray(256 * KIB))
+def _through(buffer: bytearray, source: Any, sink: Any) -> None:
+    """No pool: a loop over a buffer that was made for this copy."""
+    view = memoryview(buffer)
     while count := source.readinto(view):
         sink.write(view[:count])
 

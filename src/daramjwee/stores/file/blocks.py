@@ -8,12 +8,15 @@ Design: docs/design/stores.md
 
 from __future__ import annotations
 
+import struct
+import sys
 from typing import TYPE_CHECKING
 
 from daramjwee.stores.file.format import BLOCK_BYTES
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Sequence
 
     from daramjwee.stores.file.files import Files
 
@@ -68,27 +71,51 @@ class Checks:
         self.stamp = stamp  # (inode, mtime_ns) of the file when it was opened
         self.size = size
         self.block = block
-        self.sums = sums
+        self.sums = _as_numbers(sums)
         self.keep = keep
         self.left = len(sums) // 4
         self.done = bytearray(self.left)
 
     def readinto(self, files: Files, fd: int, offset: int, view: memoryview) -> None:
         """Fill `view` from `offset` on, checking what has not been. `DamageFound` leaves no damaged byte in it."""
-        at, end = 0, len(view)
+        at, end, block = 0, len(view), self.block
         while at < end:
-            index, inside = divmod(offset + at, self.block)
-            length = min(self.block, self.size - index * self.block)
+            index, inside = divmod(offset + at, block)
+            length = min(block, self.size - index * block)
             part = view[at : at + length - inside]
             if self.done[index]:
                 read_full(files, fd, offset + at, part)
             elif len(part) == length:
-                # Read and check one block at a time: its bytes are still in the processor's cache.
-                read_full(files, fd, offset + at, part)
-                self._settle(index, self._crc32c(part), part)
+                at += self._check_run(files, fd, index, view[at:])
+                continue
             else:
                 self._check_around(files, fd, index, length, inside, part)
             at += len(part)
+
+    def _check_run(self, files: Files, fd: int, first: int, view: memoryview) -> int:
+        """Read and check whole blocks from `first` on, as many as fit into `view`; the bytes read.
+
+        One block at a time, so that its bytes are still in the processor's cache when they are checked. The first
+        reads of different 1 MiB files ran at 0.49 x the bare read with a call per block, at 0.51 x in this loop; no
+        loop at all can pass 0.52 x there.
+        """
+        preadv, crc32c, sums, block, size = files.preadv, self._crc32c, self.sums, self.block, self.size
+        index, at, offset, end = first, 0, first * block, len(view)
+        while True:
+            length = block if offset + block <= size else size - offset
+            if not length or at + length > end:
+                break
+            part = view[at : at + length]
+            if preadv(fd, (part,), offset) != length:
+                read_full(files, fd, offset, part)
+            if crc32c(part) != sums[index]:
+                part[:] = bytes(length)
+                raise DamageFound(f"the checksum differs in the block at byte {offset:,}")
+            index += 1
+            at += length
+            offset += length
+        self._mark(first, index)
+        return at
 
     def check_rest(self, files: Files, fd: int) -> None:
         """Read and check every block that has not been."""
@@ -112,17 +139,22 @@ class Checks:
             if first < last:
                 view[first - inside : last - inside] = memoryview(data)[first - at : last - at]
             at += len(data)
-        self._settle(index, crc, view)
-
-    def _settle(self, index: int, crc: int, view: memoryview) -> None:
-        if crc != int.from_bytes(self.sums[4 * index : 4 * index + 4], "little"):
+        if crc != self.sums[index]:
             view[:] = bytes(len(view))
             raise DamageFound(f"the checksum differs in the block at byte {index * self.block:,}")
+        self._mark(index, index + 1)
+
+    def _mark(self, first: int, end: int) -> None:
         if self.keep:
             with self._lock:
-                if not self.done[index]:
-                    self.done[index] = 1
-                    self.left -= 1
+                self.left -= self.done.count(0, first, end)
+                self.done[first:end] = b"\1" * (end - first)
+
+
+def _as_numbers(sums: bytes) -> Sequence[int]:
+    if sys.byteorder == "little":
+        return memoryview(sums).cast("I")  # no copy: a large object has many
+    return struct.unpack(f"<{len(sums) // 4}I", sums)
 
 
 def read_full(files: Files, fd: int, offset: int, view: memoryview) -> None:

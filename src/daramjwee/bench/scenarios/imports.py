@@ -1,6 +1,7 @@
 """What `import daramjwee` costs: milliseconds more than a bare interpreter, modules, threads.
 
-Invariant: each figure is a pair of fresh interpreters, one after the other, in an order that is shuffled.
+Invariant: each figure is a pair of fresh interpreters, one after the other, in an order that is shuffled. Both find
+compiled modules, as an installed package has them, whatever the environment says about writing them.
 Threads: one.
 Design: docs/design/bench.md
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from time import perf_counter
 
 from daramjwee.bench.samples import Row, at_most, differences, exactly, row_of
@@ -20,11 +22,17 @@ EXTRAS = ("urllib3", "rich", "typer")
 
 def run(*, quick: bool) -> list[Row]:
     """Rows of this scenario."""
-    figures = in_turns(
-        {"bare": lambda loops: _start("pass", loops), "ours": lambda loops: _start("import daramjwee", loops)},
-        rounds=9 if quick else 25,
-        seconds=0.001,  # one start a turn
-    )
+    with tempfile.TemporaryDirectory(prefix="daramjwee-bench-") as compiled:
+        environment = {**child_environment(), "PYTHONPYCACHEPREFIX": compiled}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        figures = in_turns(
+            {
+                "bare": lambda loops: _start("pass", loops, environment),
+                "ours": lambda loops: _start("import daramjwee", loops, environment),
+            },
+            rounds=9 if quick else 25,
+            seconds=0.001,  # one start a turn
+        )
     more = [seconds * 1000 for seconds in differences(figures["ours"], figures["bare"])]
     bare = [seconds * 1000 for seconds in figures["bare"]]
     seen = _look()
@@ -36,8 +44,7 @@ def run(*, quick: bool) -> list[Row]:
     ]
 
 
-def _start(code: str, loops: int) -> float:
-    environment = child_environment()
+def _start(code: str, loops: int, environment: dict[str, str]) -> float:
     begin = perf_counter()
     for _ in range(loops):
         subprocess.run([sys.executable, "-P", "-c", code], check=True, env=environment, stdin=subprocess.DEVNULL)

@@ -40,7 +40,7 @@ RIVALS = ("diskcache", "fsspec filecache")
 
 def run(*, quick: bool) -> list[Row]:
     """Rows of this scenario."""
-    return measure(rounds=9, seconds=0.03) if quick else measure(rounds=31, seconds=0.1)
+    return measure(rounds=9, seconds=0.03) if quick else measure(rounds=21, seconds=0.1)
 
 
 def measure(*, rounds: int, seconds: float) -> list[Row]:

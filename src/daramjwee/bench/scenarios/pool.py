@@ -54,7 +54,7 @@ class Source(io.RawIOBase):
 
 def run(*, quick: bool) -> list[Row]:
     """Rows of this scenario."""
-    return measure(rounds=9, seconds=0.02) if quick else measure(rounds=31, seconds=0.05)
+    return measure(rounds=9, seconds=0.02) if quick else measure(rounds=21, seconds=0.05)
 
 
 def measure(*, rounds: int, seconds: float, sizes: tuple[int, ...] = SIZES) -> list[Row]:

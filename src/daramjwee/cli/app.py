@@ -1,0 +1,134 @@
+"""The commands, and what becomes of their errors.
+
+Invariant: whatever a command raises ends as one message on standard error and one documented exit status; a
+traceback is shown with `--debug` only.
+Threads: one.
+Design: docs/cli.md
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+import daramjwee
+from daramjwee.cli.bench import bench
+from daramjwee.cli.demo.command import demo
+from daramjwee.cli.get import get
+from daramjwee.cli.main import INTERRUPTED_STATUS
+from daramjwee.cli.render import printable, silence_stdout, tell
+from daramjwee.errors import DaramjweeError
+
+UNEXPECTED_STATUS = 1
+# What a shell reports of a command that a closed pipe ended.
+BROKEN_PIPE_STATUS = 128 + 13
+
+EPILOG = (
+    "Exit status: 0 done; 1 unexpected error, or a figure was wrong (demo); 2 usage or configuration; 3 not in the "
+    "cache; 4 does not exist; 5 the origin failed; 6 could not be kept; 7 damaged; 8 overloaded; 9 too large; "
+    "130 interrupted."
+)
+
+app = typer.Typer(
+    name="daramjwee",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",  # paragraphs are wrapped to the screen, whatever lines the source has
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to whatever `sys.stderr` is now: a progress bar puts itself between, to keep its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        # A command that fails or is interrupted drops its fills on purpose; one message says why it ended.
+        ending = record.name == "daramjwee.engine.lifecycle" and sys.exc_info()[0] is not None
+        return not ending and super().filter(record)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"daramjwee {daramjwee.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[  # noqa: ARG001 - its callback has answered by now
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log every decision, and show where an error is from.")
+    ] = False,
+) -> None:
+    """Streams that cache themselves: read at once, fetch once, keep every byte inside one memory limit."""
+    handler = _Stderr()
+    style = "%(levelname)s %(name)s: %(message)s" if debug else "daramjwee: %(message)s"
+    handler.setFormatter(logging.Formatter(style))
+    logger = logging.getLogger("daramjwee")
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+
+
+def _guarded(command: Callable[..., int | None]) -> Callable[..., None]:
+    """The command with its errors turned into a message and an exit status."""
+
+    @functools.wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            status = command(*args, **kwargs) or 0
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            tell("interrupted")
+            status = INTERRUPTED_STATUS
+        except BrokenPipeError:
+            silence_stdout()
+            status = BROKEN_PIPE_STATUS
+        except (DaramjweeError, OSError) as error:
+            status = getattr(error, "exit_status", UNEXPECTED_STATUS)
+            _report(error, str(error) or type(error).__name__)
+        except (typer.Exit, typer.BadParameter, typer.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - the last border: a person gets a message, not a traceback
+            status = UNEXPECTED_STATUS
+            _report(error, f"unexpected {type(error).__name__}: {error} (daramjwee --debug ... shows where)")
+        raise typer.Exit(status)
+
+    return guarded
+
+
+def _report(error: BaseException, message: str) -> None:
+    if logging.getLogger("daramjwee").isEnabledFor(logging.DEBUG):
+        import traceback
+
+        tell("".join(traceback.format_exception(error)).rstrip())
+    tell("daramjwee: " + printable(message, keep="\n"))
+
+
+for _command in (get, demo, bench):
+    app.command(name=_command.__name__, no_args_is_help=_command is get)(_guarded(_command))
+
+
+def start(arguments: Sequence[str]) -> int:
+    """Run one command line; its exit status."""
+    command = typer.main.get_command(app)
+    try:
+        command(list(arguments), prog_name="daramjwee")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else UNEXPECTED_STATUS
+    return 0

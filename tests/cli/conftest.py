@@ -1,0 +1,138 @@
+"""A server that behaves as each test asks, and the command line in processes of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+BODY = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(20_000))
+SECONDS = 50
+
+
+class Handler(BaseHTTPRequestHandler):
+    """What the path's first part says: whole, cut (ends early), stall (stops half-way), nostore, broken."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        server = self.server
+        server.seen.append(self.path)
+        kind = self.path.split("/")[1].partition("?")[0]
+        if kind not in {"whole", "cut", "stall", "nostore"}:
+            self.send_response(500 if kind == "broken" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        tag = hashlib.sha256(server.body).hexdigest()
+        fresh = self.headers.get("If-None-Match") == f'"{tag}"'
+        self.send_response(304 if fresh else 200)
+        self.send_header("ETag", f'"{tag}"')
+        if kind == "nostore":
+            self.send_header("Cache-Control", "no-store")
+        if not fresh:
+            self.send_header("Content-Length", str(len(server.body)))
+        self.end_headers()
+        if fresh:
+            return
+        half = len(server.body) // 2
+        self.wfile.write(server.body[:half])
+        self.wfile.flush()
+        if kind == "cut":
+            self.close_connection = True
+            return
+        if kind == "stall":
+            server.half_sent.set()
+            server.go_on.wait(SECONDS)
+        try:
+            self.wfile.write(server.body[half:])
+        except OSError:
+            self.close_connection = True  # the client was ended by the test
+
+    def log_message(self, format, *args):
+        """Stay quiet: pytest's output is for pytest."""
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Clients that are interrupted break their connections."""
+
+
+class Origin:
+    """A running server. `seen`: the paths asked for. `stop` takes it down."""
+
+    def __init__(self):
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server.body = BODY
+        self.server.seen = []
+        self.server.half_sent = threading.Event()
+        self.server.go_on = threading.Event()
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+        self.running = True
+
+    def url(self, kind, name="object.bin"):
+        return f"http://127.0.0.1:{self.server.server_address[1]}/{kind}/{name}"
+
+    @property
+    def seen(self):
+        return self.server.seen
+
+    def stop(self):
+        if self.running:
+            self.running = False
+            self.server.go_on.set()
+            self.server.shutdown()
+            self.server.server_close()
+            self.thread.join()
+
+
+@pytest.fixture
+def origin():
+    """An origin of its own for each test."""
+    running = Origin()
+    yield running
+    running.stop()
+
+
+class Command:
+    """`daramjwee ARGUMENTS`, in a new process without a terminal; nothing is inherited from the user's own cache."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def environment(self):
+        kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        return kept | {"PYTHONPATH": str(SOURCE), "HOME": str(self.home), "XDG_CACHE_HOME": "", "COLUMNS": "100"}
+
+    def line(self, *arguments):
+        return [sys.executable, "-m", "daramjwee", *map(str, arguments)]
+
+    def __call__(self, *arguments, **options):
+        return subprocess.run(
+            self.line(*arguments), env=self.environment(), capture_output=True, timeout=SECONDS,
+            stdin=subprocess.DEVNULL, **options,
+        )  # fmt: skip
+
+    def start(self, *arguments):
+        return subprocess.Popen(
+            self.line(*arguments), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def daramjwee(tmp_path):
+    """The command line."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Command(home)

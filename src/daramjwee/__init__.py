@@ -1,51 +1,53 @@
 """daramjwee caches streams: read at once, fetch once, keep every byte inside one memory limit.
 
-    from daramjwee import Cache, FileStore, HttpOrigin, MemoryStore
+from daramjwee import Cache, FileStore, HttpOrigin, MemoryStore
 
-    with Cache(MemoryStore("256MiB"), FileStore("cache", capacity="20GiB"), origin=HttpOrigin()) as cache:
-        with cache.open("https://example.org/model.bin") as stream:
-            for chunk in stream:
-                ...
+with Cache(MemoryStore("256MiB"), FileStore("cache", capacity="20GiB"), origin=HttpOrigin()) as cache:
+    with cache.open("https://example.org/model.bin") as stream:
+        for chunk in stream:
+            ...
 """
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from daramjwee.buffers import (
-    BufferPool,
-    BufferPoolConfig,
-    BufferPoolStats,
-    ChunkedTeeReader,
-    CopyResult,
-    Lease,
-    MemoryLedger,
-    SizeClass,
-    Strategy,
-)
-from daramjwee.cache import Cache
-from daramjwee.engine.counters import CacheStats
-from daramjwee.engine.lifecycle import Drain
-from daramjwee.errors import (
-    CacheMiss,
-    Closed,
-    ConfigError,
-    CorruptEntry,
-    DaramjweeError,
-    FetchError,
-    FillAborted,
-    LeaseError,
-    LimitExceeded,
-    NotFound,
-    NotModified,
-    Overloaded,
-    StoreError,
-)
-from daramjwee.fills.stream import CacheStream
-from daramjwee.model import Event, FetchRequest, FetchResult, Freshness, Metadata, Observer, Status
-from daramjwee.origins import FileOrigin, HttpOrigin
-from daramjwee.stores import FileStore, MemoryStore
-from daramjwee.stores.protocol import Entry, Staging, Store
+if TYPE_CHECKING:
+    from daramjwee.buffers import (
+        BufferPool,
+        BufferPoolConfig,
+        BufferPoolStats,
+        ChunkedTeeReader,
+        CopyResult,
+        Lease,
+        MemoryLedger,
+        SizeClass,
+        Strategy,
+    )
+    from daramjwee.cache import Cache
+    from daramjwee.engine.counters import CacheStats
+    from daramjwee.engine.lifecycle import Drain
+    from daramjwee.errors import (
+        CacheMiss,
+        Closed,
+        ConfigError,
+        CorruptEntry,
+        DaramjweeError,
+        FetchError,
+        FillAborted,
+        LeaseError,
+        LimitExceeded,
+        NotFound,
+        NotModified,
+        Overloaded,
+        StoreError,
+    )
+    from daramjwee.fills.stream import CacheStream
+    from daramjwee.model import Event, FetchRequest, FetchResult, Freshness, Metadata, Observer, Status
+    from daramjwee.origins import FileOrigin, HttpOrigin
+    from daramjwee.stores import FileStore, MemoryStore
+    from daramjwee.stores.protocol import Entry, Staging, Store
 
 __version__ = "0.1.0"
 
@@ -93,5 +95,65 @@ __all__ = [
     "__version__",
 ]
 
+# Where each name lives. A name is imported when it is first asked for, so that `import daramjwee` costs little and a
+# program that only wants a buffer pool never pays for a cache.
+_HOMES = {
+    "BufferPool": "buffers",
+    "BufferPoolConfig": "buffers",
+    "BufferPoolStats": "buffers",
+    "Cache": "cache",
+    "CacheMiss": "errors",
+    "CacheStats": "engine.counters",
+    "CacheStream": "fills.stream",
+    "ChunkedTeeReader": "buffers",
+    "Closed": "errors",
+    "ConfigError": "errors",
+    "CopyResult": "buffers",
+    "CorruptEntry": "errors",
+    "DaramjweeError": "errors",
+    "Drain": "engine.lifecycle",
+    "Entry": "stores.protocol",
+    "Event": "model",
+    "FetchError": "errors",
+    "FetchRequest": "model",
+    "FetchResult": "model",
+    "FileOrigin": "origins",
+    "FileStore": "stores",
+    "FillAborted": "errors",
+    "Freshness": "model",
+    "HttpOrigin": "origins",
+    "Lease": "buffers",
+    "LeaseError": "errors",
+    "LimitExceeded": "errors",
+    "MemoryLedger": "buffers",
+    "MemoryStore": "stores",
+    "Metadata": "model",
+    "NotFound": "errors",
+    "NotModified": "errors",
+    "Observer": "model",
+    "Overloaded": "errors",
+    "SizeClass": "buffers",
+    "Staging": "stores.protocol",
+    "Status": "model",
+    "Store": "stores.protocol",
+    "StoreError": "errors",
+    "Strategy": "buffers",
+}
+
 # A library says nothing unless the program that uses it asks for it.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

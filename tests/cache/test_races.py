@@ -29,9 +29,7 @@ def pieces(data: bytes, size: int = 100_000) -> list[bytes]:
 
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("count", [2, 32])
-def test_readers_of_one_cold_key_share_one_fetch(
-    cache: Cache, origin: ScriptedOrigin, sized: bool, count: int
-) -> None:
+def test_readers_of_one_cold_key_share_one_fetch(cache: Cache, origin: ScriptedOrigin, sized: bool, count: int) -> None:
     """All read every byte, each at its own pace and step; the origin is asked once; all but one have joined."""
     origin.script("big", *pieces(BIG), size="right" if sized else None)
     barrier = threading.Barrier(count)
@@ -147,7 +145,7 @@ def test_a_size_that_was_lied_about_is_an_error_on_the_last_read(
     """More or fewer bytes than said: `FetchError`, never a short or a long object, and nothing is kept."""
     origin.script("big", *pieces(BIG), size=said)
     got = bytearray()
-    with pytest.raises(FetchError, match="announced"), cache.open("big") as stream:  # noqa: PT012
+    with pytest.raises(FetchError, match="announced"), cache.open("big") as stream:
         while data := stream.read1(60_000):
             got += data
     assert len(got) < len(BIG)
@@ -225,8 +223,8 @@ def test_deletes_and_sets_that_race_fills_end_in_the_last_change(cache: Cache, o
         readers = [pool.submit(read) for _ in range(4)]
         for changer in [pool.submit(change, n) for n in range(4)]:
             changer.result(50)
-        cache.set("k", b"last")
         values.add(b"last")
+        cache.set("k", b"last")
         stop.set()
         for reader in readers:
             reader.result(50)
@@ -265,7 +263,7 @@ def test_an_interrupt_while_reading_leaves_the_fill_right(cache: Cache) -> None:
             raise last
         yield last
 
-    with pytest.raises(KeyboardInterrupt), cache.open("k", lambda request: body(KeyboardInterrupt())) as stream:  # type: ignore[return-value,arg-type]  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), cache.open("k", lambda request: body(KeyboardInterrupt())) as stream:  # type: ignore[return-value,arg-type]
         assert stream.read1(10) == b"first"
         other = cache.open("k")
         stream.read1(10)

@@ -155,7 +155,9 @@ def test_copy_to_writes_everything_from_the_position_on(cache: Cache, origin: Sc
         assert sink.getvalue() == BIG[10:1_000_000]
 
 
-def test_a_path_is_a_plain_file_until_the_stream_closes(make_cache: Callable[..., Cache], origin: ScriptedOrigin) -> None:
+def test_a_path_is_a_plain_file_until_the_stream_closes(
+    make_cache: Callable[..., Cache], origin: ScriptedOrigin
+) -> None:
     """Where a tier keeps files; it waits for the fill, and a delete does not take the file away under a reader."""
     cache = make_cache()
     origin.script("big", *pieces(BIG))

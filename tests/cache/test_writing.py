@@ -256,7 +256,10 @@ def test_a_hit_in_a_lower_tier_fills_the_upper(tmp_path: Path) -> None:
     [
         ({"tiers": ()}, ["tiers"]),
         ({"tiers": ("cache",)}, [r"tiers\[0\]"]),
-        ({"origin": "https://example.org", "workers": 0, "memory_limit": "lots"}, ["origin", "workers", "memory_limit"]),
+        (
+            {"origin": "https://example.org", "workers": 0, "memory_limit": "lots"},
+            ["origin", "workers", "memory_limit"],
+        ),
         ({"memory_limit": 1024}, ["memory_limit"]),
         ({"freshness": "5m", "buffers": 7}, ["freshness", "buffers"]),
     ],

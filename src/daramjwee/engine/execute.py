@@ -18,6 +18,7 @@ from daramjwee.engine.tiers import Tiers
 from daramjwee.errors import (
     CacheMiss,
     Closed,
+    CorruptEntry,
     DaramjweeError,
     FetchError,
     LimitExceeded,
@@ -320,14 +321,21 @@ class Engine:
     # -- asked by streams ----------------------------------------------------------------------------------
 
     def mend(
-        self, key: str, offset: int, given: Metadata | None, fetch: Fetcher | None
+        self, key: str, offset: int, given: Metadata | None, fetch: Fetcher | None, error: StoreError
     ) -> tuple[Source, Metadata] | None:
-        """See `fills.stream.Owner`. Damage after bytes were given is mended only by the same object, which a
-        strong validator has to prove."""
+        """See `fills.stream.Owner`. Once bytes were given only the same object may follow, which a strong
+        validator has to prove. A damaged entry is gone from its tier; past a tier that fails otherwise the way
+        leads to the origin only."""
         if given is not None and given.strong_validator is None:
             return None
+        ask = Ask(key, fetch, self.freshness, start=offset)
         try:
-            stream = self.open(Ask(key, fetch, self.freshness, start=offset))
+            if isinstance(error, CorruptEntry):
+                stream = self.open(ask)
+            elif fetch is not None:
+                stream = self._fetch_alone(ask, None)
+            else:
+                return None
         except (CacheMiss, NotFound):
             return None
         if given is not None and stream.metadata.strong_validator != given.strong_validator:

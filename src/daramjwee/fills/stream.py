@@ -14,7 +14,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daramjwee.buffers import send_file
-from daramjwee.errors import Closed, CorruptEntry, shorten
+from daramjwee.errors import Closed, CorruptEntry, StoreError, shorten
 from daramjwee.fills.reader import FlightReader
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # What iteration hands out at a time: large enough for speed, small enough for many readers at once.
 ITERATION_BYTES = 64 * 1024
+# A stream whose tier failed goes on from elsewhere; so often, then the error comes out.
+MOST_MENDS = 4
 # A read of unknown length grows by such steps.
 STEP_BYTES = 256 * 1024
 
@@ -54,9 +56,9 @@ class Owner(Protocol):
         ...
 
     def mend(
-        self, key: str, offset: int, given: Metadata | None, fetch: Fetcher | None
+        self, key: str, offset: int, given: Metadata | None, fetch: Fetcher | None, error: StoreError
     ) -> tuple[Source, Metadata] | None:
-        """A source to go on from at `offset` when the entry turned out damaged, or None. `given` describes the
+        """A source to go on from at `offset` when the tier failed with `error`, or None. `given` describes the
         bytes that were handed out already (None: none were)."""
         ...
 
@@ -99,6 +101,7 @@ class CacheStream(io.BufferedIOBase):
         self._opened_at = opened_at
         self._pid = os.getpid()
         self._given = False
+        self._mends = 0
         self._located: Entry | None = None
         self.status = status
         self.metadata = metadata
@@ -185,7 +188,7 @@ class CacheStream(io.BufferedIOBase):
         if peek is not None:
             try:
                 data: bytes = peek(self._pos, size)
-            except CorruptEntry as error:
+            except StoreError as error:
                 self._mend(error)
             else:
                 self._advance(len(data))
@@ -265,7 +268,7 @@ class CacheStream(io.BufferedIOBase):
                 count = source.readinto_at(self._pos, view, least)
             else:
                 count = self._readinto_at(self._pos, view)
-        except CorruptEntry as error:
+        except StoreError as error:
             self._mend(error)
             return self._read_some(view, least=least)
         if count == 0 and end is not None:
@@ -281,9 +284,12 @@ class CacheStream(io.BufferedIOBase):
         if self._progress is not None:
             self._progress(self._pos - self._start, self.size)
 
-    def _mend(self, error: CorruptEntry) -> None:
-        """The entry is damaged at the current position: go on from the origin, if that is the same object."""
-        mended = self._owner.mend(self._key, self._pos, self.metadata if self._given else None, self._fetch)
+    def _mend(self, error: StoreError) -> None:
+        """The tier failed at the current position: go on from the origin, if that has the same object."""
+        self._mends += 1
+        if self._mends > MOST_MENDS:
+            raise error
+        mended = self._owner.mend(self._key, self._pos, self.metadata if self._given else None, self._fetch, error)
         if mended is None:
             raise error
         old = self._source

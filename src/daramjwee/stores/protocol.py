@@ -114,7 +114,7 @@ class Store(Protocol):
     `attach(*, ledger, observer, clock)`: called once by the cache that uses it. `restamp(key, metadata, *,
     guard=None) -> bool`: give the committed entry of the key new metadata, same bytes (False when there is none
     or the guard says so).
-    `hot(key)`: memory only; see `MemoryStore`.
+    `plain_files -> bool`: whether its entries have a `path`. `hot(key)`: memory only; see `MemoryStore`.
     """
 
     def open(self, key: str) -> Entry | None: ...

@@ -86,7 +86,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(make, tier):
     assert [path.name for path in tier.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize(("text", "why"), [("daramjwee file tier\nformat 2\n", "upgrade"), ("?", "cannot be read")])
+@pytest.mark.parametrize(("text", "why"), [("daramjwee file tier\nformat 12\n", "upgrade"), ("?", "cannot be read")])
 def test_a_folder_of_a_later_format_is_refused_clearly(make, tier, text, why):
     put(make(), "k", b"abc")
     (tier / "DARAMJWEE").write_text(text)
@@ -94,10 +94,11 @@ def test_a_folder_of_a_later_format_is_refused_clearly(make, tier, text, why):
         make()
 
 
-def test_a_making_that_was_cut_short_is_completed(make, tier):
-    """An empty marker is what a kill leaves that came between its creation and its text."""
+@pytest.mark.parametrize("text", ["", "daramjwee fi"])
+def test_a_making_that_was_cut_short_is_completed(make, tier, text):
+    """An empty or partial marker is what a kill or a full disk leaves between its creation and its end."""
     tier.mkdir()
-    (tier / "DARAMJWEE").write_bytes(b"")
+    (tier / "DARAMJWEE").write_text(text)
     put(make(), "k", b"abc")
     assert (tier / "DARAMJWEE").read_text().endswith("format 1\n")
 
@@ -126,7 +127,7 @@ def test_the_next_process_finds_every_entry_with_its_metadata(make):
     said = {key: store.stat(key) for key in ODD_KEYS}
     store.close()
     store = make()
-    assert {key: store.stat(key) for key in store.keys()} == said
+    assert {key: store.stat(key) for key in list(store.keys())} == said
     assert all(fetch(store, key) == pattern(1000 * number) for number, key in enumerate(ODD_KEYS))
 
 
@@ -158,10 +159,10 @@ def test_a_smaller_capacity_keeps_the_newest(make, objects):
 def test_the_sweep_removes_what_cannot_be_used_and_nothing_else(make, tier, objects, staged, caplog):
     """Damaged, misnamed and outdated metadata, metadata without a body, bodies without metadata, dead stagings."""
     store = make()
-    for key in ("good", "torn", "flipped", "bodiless", "orphan", "empty"):
+    for key in ("good", "torn", "flipped", "bodiless", "orphan", "empty", "shadowed"):
         put(store, key, key.encode())
-    metas = {key: tier / "objects" / store._shelf.table[key].meta for key in store.keys()}
-    bodies = {key: tier / "objects" / store._shelf.table[key].body for key in store.keys()}
+    metas = {key: tier / "objects" / store._shelf.table[key].meta for key in list(store.keys())}
+    bodies = {key: tier / "objects" / store._shelf.table[key].body for key in list(store.keys())}
     store.close()
     metas["torn"].write_bytes(metas["torn"].read_bytes()[:-1])
     data = bytearray(metas["flipped"].read_bytes())
@@ -170,10 +171,10 @@ def test_the_sweep_removes_what_cannot_be_used_and_nothing_else(make, tier, obje
     metas["empty"].write_bytes(b"")
     bodies["bodiless"].unlink()
     metas["orphan"].unlink()
-    # The same record under an older and a newer generation's name; neither is what was written there.
-    name = metas["good"].name.split(".")
-    metas["good"].with_name(f"{name[0]}.{0:020d}.meta").write_bytes(metas["good"].read_bytes())
-    metas["good"].with_name(f"{name[0]}.{10**19:020d}.meta").write_bytes(metas["good"].read_bytes())
+    # An outdated generation, and a newest one that is not what was written there: nothing older may come back.
+    for key, generation in (("good", 0), ("shadowed", 10**19)):
+        name = f"{metas[key].name[:64]}.{generation:020d}.meta"
+        metas[key].with_name(name).write_bytes(metas[key].read_bytes())
     dead = tier / "staging" / "1-0123456789ab"
     dead.mkdir()
     (dead / "1.body").write_bytes(b"x")
@@ -190,7 +191,8 @@ def test_the_sweep_removes_what_cannot_be_used_and_nothing_else(make, tier, obje
     assert fetch(make(), "good") == b"newer", "generations go on above the highest that was seen"
 
 
-def test_metadata_of_a_later_version_is_neither_used_nor_removed(make, tier):
+def test_metadata_of_a_later_version_is_neither_used_nor_removed(make, tier, objects):
+    """Nor is its body: a later release may come back for both."""
     store = make()
     put(store, "k", b"abc")
     path = tier / "objects" / store._shelf.table["k"].meta
@@ -199,7 +201,7 @@ def test_metadata_of_a_later_version_is_neither_used_nor_removed(make, tier):
     data[4] = 9
     path.write_bytes(data)
     store = make()
-    assert store.open("k") is None and store.bad_records == 1 and path.exists()
+    assert store.open("k") is None and store.bad_records == 1 and path.exists() and len(objects()) == 2
 
 
 # -- verification ----------------------------------------------------------------------------------------------

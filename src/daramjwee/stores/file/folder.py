@@ -74,7 +74,8 @@ def prepare(files: Files, folder: str) -> None:
     if text is None and set(files.listdir(folder)) - NOT_OURS_TO_MIND:
         mend = f"holds other files and no {layout.MARKER_NAME}: give an empty or a new folder"
         raise ConfigError([Problem("folder", folder, mend)], subject="FileStore")
-    if not text:  # new, or its making was cut short
+    if text is None or (text != layout.MARKER_TEXT and layout.MARKER_TEXT.startswith(text)):
+        # New, or its making was cut short.
         _write_marker(files, marker)
     else:
         version = layout.parse_marker(text)
@@ -90,12 +91,17 @@ def prepare(files: Files, folder: str) -> None:
 
 def _write_marker(files: Files, path: str) -> None:
     file = Descriptor(files.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    files.write(file.fd, layout.MARKER_TEXT.encode())
+    rest = layout.MARKER_TEXT.encode()
+    while rest:
+        rest = rest[files.write(file.fd, rest) :]
 
 
 def _read_small(files: Files, path: str) -> str:
     file = Descriptor(files.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    return files.pread(file.fd, LARGEST_MARKER, 0).decode("utf-8", "replace")
+    data = b""
+    while len(data) < LARGEST_MARKER and (part := files.pread(file.fd, LARGEST_MARKER, len(data))):
+        data += part
+    return data.decode("utf-8", "replace")
 
 
 def _names(files: Files, path: str, fd: int) -> bool:

@@ -52,6 +52,7 @@ class FileStore(FileIndex):
     """
 
     name = "file"
+    plain_files = True  # an entry's `path` is a file that programs may open
 
     def __init__(
         self,

@@ -16,10 +16,11 @@ from daramjwee.stores.file import layout
 from daramjwee.stores.file.entry import FileRecord
 from daramjwee.stores.file.files import Descriptor
 from daramjwee.stores.file.folder import try_lock
-from daramjwee.stores.file.format import BadRecord, MetaRecord, UnknownVersion, decode
+from daramjwee.stores.file.format import BadRecord, UnknownVersion, decode
 
 if TYPE_CHECKING:
     from daramjwee.stores.file.files import Files
+    from daramjwee.stores.file.format import MetaRecord
 
 logger = logging.getLogger(__name__)
 
@@ -85,44 +86,48 @@ class Sweep:
                 metas.setdefault(meta[0], []).append((meta[1], name))
             elif body is not None:
                 bodies[name] = body[1]
-        records, wanted = [], set()
+        records: list[FileRecord] = []
+        wanted: set[str] = set()
+        unjudged: set[str] = set()  # keys of which some metadata could not be read
         for candidates in metas.values():
-            chosen: MetaRecord | None = None
-            for generation, name in sorted(candidates, reverse=True):
-                self._generation = max(self._generation, generation)
-                path = f"{self._objects}/{shard}/{name}"
-                if chosen is not None:
-                    self._remove(path)  # an older generation, replaced
-                    continue
-                chosen = self._usable(path, name, shard)
-                if chosen is not None:
-                    records.append(FileRecord(chosen))
-                    wanted.add(chosen.body)
+            candidates.sort()
+            generation, name = candidates.pop()
+            self._generation = max(self._generation, generation)
+            try:
+                chosen = self._usable(f"{self._objects}/{shard}/{name}", name, shard)
+            except (OSError, UnknownVersion) as why:
+                logger.warning("not using %s: %s", name, why)
+                self._bad += 1
+                unjudged.add(name[:64])
+                continue
+            if chosen is not None:
+                records.append(FileRecord(chosen))
+                wanted.add(chosen.body)
+            # Also when the newest cannot be used: what it replaced must not come back.
+            for _, older in candidates:
+                self._remove(f"{self._objects}/{shard}/{older}")
         for name, owner in bodies.items():
             # A live owner is about to name it, or to remove it itself. One without a lock file left long ago.
             alive = owner == self._own or (owner not in dead and self._has_lock_file(owner))
-            if name not in wanted and not alive:
+            if name not in wanted and name[:64] not in unjudged and not alive:
                 self._remove(f"{self._objects}/{shard}/{name}")
         return records
 
     def _usable(self, path: str, name: str, shard: str) -> MetaRecord | None:
-        """The record, if it is whole and its body is there; else the file is removed, where it is ours to."""
+        """The record, if it is whole and its body is there; else the file is removed.
+
+        `OSError` and `UnknownVersion` say that it cannot be judged now: neither it nor its body may be removed.
+        """
         try:
             record = decode(self._read(path), name)
             self._files.stat(f"{self._objects}/{shard}/{record.body}")
-        except UnknownVersion as why:
-            logger.warning("not using %s: it %s", path, why)
-            self._bad += 1
-            return None
+        except UnknownVersion:
+            raise
         except BadRecord as why:
             logger.warning("removing %s: it %s", path, why)
             self._bad += 1
         except FileNotFoundError:
             pass  # its process died between removing the body's name and this one, or another process removed both
-        except OSError as error:
-            logger.warning("not using %s: %s", path, error)
-            self._bad += 1
-            return None
         else:
             return record
         self._remove(path)

@@ -11,9 +11,9 @@ import errno
 import io
 import logging
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from daramjwee.buffers.endpoints import file_of, read_of, readinto_of, write_all, write_of
+from daramjwee.buffers.endpoints import file_of, finish_write, read_of, readinto_of, taken_before, write_all, write_of
 from daramjwee.buffers.kernel_copy import can_send_to, send_file
 from daramjwee.buffers.strategy import ADAPTIVE, CHUNKED, DIRECT, POOLED, Strategy
 from daramjwee.errors import LeaseError
@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daramjwee.buffers.config import BufferPoolConfig
-    from daramjwee.buffers.endpoints import Data, OpenFile
+    from daramjwee.buffers.endpoints import Data, OpenFile, ReadInto, Write
     from daramjwee.buffers.lease import Lease
-
-    # (bytes, private): a lease, of memory that is only for it when private.
-    Acquire = Callable[[int, bool], Lease]
 
 logger = logging.getLogger(__name__)
 
@@ -51,26 +48,38 @@ class CopyResult(NamedTuple):
 
 
 class CopyPlan(NamedTuple):
-    """How to copy: by which strategy, through a buffer of how many bytes (for what the kernel leaves over)."""
+    """How to copy: by which strategy, through a chunk of how many bytes (for what the kernel leaves over)."""
 
     strategy: Strategy
-    buffer_bytes: int
+    chunk: int
 
 
-def plan_copy(expected: int | None, config: BufferPoolConfig, *, descriptors: bool, roomy: bool) -> CopyPlan:
-    """The strategy for an object of `expected` bytes. `descriptors`: the kernel could copy it; `roomy`: few others
-    use large chunks now. Pure."""
+class Lender(Protocol):
+    """What a copy asks of its pool."""
+
+    def plan(self, expected: int | None, direct_from: int | None) -> CopyPlan: ...
+
+    def lend(self, count: int, *, private: bool) -> Lease: ...
+
+
+def plan_copy(expected: int | None, config: BufferPoolConfig, *, direct_from: int | None, large: bool) -> CopyPlan:
+    """The strategy for an object of `expected` bytes. Pure.
+
+    `direct_from`: the size from which the kernel, or the source's own memory, serves better than a chunk; None:
+    they cannot serve. `large`: whether a large object may be moved in the largest chunks.
+    """
     chunk = config.chunk_size
     if chunk is None:
-        large = expected is not None and expected >= LARGE_CHUNK_FROM and roomy
-        chunk = config.max_buffer_size if large else config.default_buffer_size
+        grown = large and expected is not None and expected >= LARGE_CHUNK_FROM
+        chunk = config.max_buffer_size if grown else config.default_buffer_size
     wanted = ADAPTIVE
     if expected is None or expected >= config.large_object_threshold:
         wanted = config.large_object_strategy
-    if wanted is DIRECT or (wanted is ADAPTIVE and descriptors and (expected is None or expected >= KERNEL_FROM)):
+    if wanted is DIRECT:
+        return CopyPlan(DIRECT, chunk)
+    if wanted is ADAPTIVE and direct_from is not None and (expected is None or expected >= direct_from):
         return CopyPlan(DIRECT, chunk)
     if expected is not None and (wanted is POOLED or (wanted is ADAPTIVE and expected <= chunk)):
-        # One byte more than expected would be seen by the same read as the end.
         return CopyPlan(POOLED, max(expected, config.min_buffer_size))
     return CopyPlan(CHUNKED, chunk)
 
@@ -78,7 +87,7 @@ def plan_copy(expected: int | None, config: BufferPoolConfig, *, descriptors: bo
 class Copy:
     """One running copy: how far it is, and who is told or asked on the way."""
 
-    __slots__ = ("cancel", "chunks", "done", "kernel_bytes", "limit", "progress", "size")
+    __slots__ = ("cancel", "chunks", "done", "limit", "progress", "size")
 
     def __init__(
         self,
@@ -93,7 +102,6 @@ class Copy:
         self.cancel = cancel
         self.done = 0
         self.chunks = 0
-        self.kernel_bytes = 0
 
     @property
     def over(self) -> bool:
@@ -119,7 +127,7 @@ class Copy:
                 if moved < want:
                     break
         finally:
-            moved = self.kernel_bytes = self.done - began
+            moved = self.done - began
             if moved:
                 source.object.seek(source.position + moved)
         # A file that says it is empty may still have bytes (in /proc): only a read tells.
@@ -139,37 +147,44 @@ class Copy:
             try:
                 write_all(write, data, none_blocks=none_blocks)
             except BlockingIOError as error:
-                self.done += error.characters_written
-                src.seek(position + error.characters_written)
+                written = taken_before(error)
+                self.done += written
+                src.seek(position + written)
                 raise self._blocked(error) from error
             position = src.seek(stop)
             self.moved(len(data))
 
-    def through(self, lease: Lease, src: Any, dst: Any) -> None:
+    def through(self, lease: Lease, readinto: ReadInto, src: Any, dst: Any) -> None:
         """Read into the leased chunk, write, again: until the end of the source, the limit, or a cancel."""
-        readinto = readinto_of(src)
-        assert readinto is not None
         write, none_blocks = write_of(dst)
         view, most = lease.view, lease.size
-        while not self.over:
-            left = self.limit - self.done
+        limit, cancel, progress = self.limit, self.cancel, self.progress
+        while self.done < limit and (cancel is None or not cancel()):
+            left = limit - self.done
+            window = view if left >= most else view[:left]
             try:
-                count = readinto(view if left >= most else view[:left])
+                count = readinto(window)
             except BlockingIOError as error:
                 raise self._blocked(error) from error
             if not count:
                 if count is None:
                     raise self._blocked(None)
                 return
-            if count < 0 or count > min(left, most):
-                raise ValueError(f"readinto of {type(src).__name__} said {count} for a view of {min(left, most)} bytes")
+            if not 0 < count <= len(window):
+                raise ValueError(f"readinto of {type(src).__name__} said {count} for a view of {len(window)} bytes")
             piece = view[:count]
             try:
-                self._write(write, piece, none_blocks, src)
+                self._write(write, piece, count, none_blocks, src)
             finally:
                 # Whoever kept it gets an error instead of the next chunk's bytes.
-                self._take_back(piece, dst)
-            self.moved(count)
+                try:
+                    piece.release()
+                except BufferError:
+                    raise _kept(dst) from None
+            self.done += count
+            self.chunks += 1
+            if progress is not None:
+                progress(self.done, self.size)
 
     def by_reads(self, most: int, src: Any, dst: Any) -> None:
         """The same for a source that returns bytes of its own: no chunk is needed."""
@@ -187,25 +202,18 @@ class Copy:
             count = len(data)
             if count > min(most, self.limit - self.done):
                 raise ValueError(f"read of {type(src).__name__} gave {count} bytes, more than it was asked for")
-            self._write(write, data, none_blocks, src)
+            self._write(write, data, count, none_blocks, src)
             self.moved(count)
 
-    @staticmethod
-    def _take_back(piece: memoryview, dst: Any) -> None:
+    def _write(self, write: Write, data: Data, total: int, none_blocks: bool, src: Any) -> None:
         try:
-            piece.release()
-        except BufferError:
-            raise LeaseError(
-                f"{type(dst).__name__}.write kept the memory it was given; it must copy what it keeps"
-            ) from None
-
-    def _write(self, write: Callable[[Data], Any], data: Data, none_blocks: bool, src: Any) -> None:
-        try:
-            write_all(write, data, none_blocks=none_blocks)
+            count = write(data)
+            if count != total:
+                finish_write(write, data, count, none_blocks=none_blocks)
         except BlockingIOError as error:
-            self.done += error.characters_written
-            unwritten = len(data) - error.characters_written
-            raise self._blocked(error, src, unwritten) from error
+            written = taken_before(error)
+            self.done += written
+            raise self._blocked(error, src, total - written) from error
 
     def _blocked(self, error: BlockingIOError | None, src: Any = None, unwritten: int = 0) -> BlockingIOError:
         """The error for an endpoint that is not ready: `characters_written` is all that was copied. A source that
@@ -221,32 +229,41 @@ class Copy:
         return BlockingIOError(errno.EAGAIN, f"the copy stopped after {self.done} bytes{rest}: {what}", self.done)
 
 
-def run_copy(run: Copy, src: Any, dst: Any, config: BufferPoolConfig, acquire: Acquire, *, roomy: bool) -> Strategy:
+def _kept(dst: Any) -> LeaseError:
+    return LeaseError(f"{type(dst).__name__}.write kept the memory it was given; it must copy what it keeps")
+
+
+def run_copy(run: Copy, src: Any, dst: Any, pool: Lender) -> Strategy:
     """Copy as planned; the strategy that was used."""
+    expected, direct_from = run.size, None
     source = file_of(src)
-    expected = run.size
     if source is not None:
-        expected = min(max(0, source.size - source.position), run.limit) or expected
-    elif run.limit != ENDLESS:
+        # What the system says of the rest of the file is better than what the caller expects.
+        expected = max(0, source.size - source.position) or expected
+        if (expected is None or expected >= KERNEL_FROM) and can_send_to(dst):
+            direct_from = KERNEL_FROM
+    elif type(src) is io.BytesIO:
+        direct_from = 0
+    if run.limit != ENDLESS:
         expected = run.limit if expected is None else min(expected, run.limit)
-    in_memory = type(src) is io.BytesIO
-    plan = plan_copy(expected, config, descriptors=in_memory or (source is not None and can_send_to(dst)), roomy=roomy)
+    plan = pool.plan(expected, direct_from)
     strategy = plan.strategy
     if logger.isEnabledFor(logging.DEBUG):
-        logger.debug(
-            "copy of %s bytes from %s to %s: %s, buffer %d",
-            "unknown" if expected is None else expected, type(src).__name__, type(dst).__name__,
-            strategy.value, plan.buffer_bytes,
-        )  # fmt: skip
-    if in_memory and (strategy is DIRECT or strategy is POOLED):
-        run.from_bytesio(src, dst)
-        return DIRECT
-    if strategy is DIRECT and source is not None and run.by_kernel(source, dst):
-        return DIRECT
-    # What the kernel did not copy. A source that can only return bytes needs no chunk.
-    if readinto_of(src) is None:
-        run.by_reads(plan.buffer_bytes, src, dst)
-        return strategy
-    with acquire(plan.buffer_bytes, strategy is DIRECT and source is None) as lease:
-        run.through(lease, src, dst)
-    return CHUNKED if strategy is DIRECT and source is not None and not run.kernel_bytes else strategy
+        kinds = type(src).__name__, type(dst).__name__
+        logger.debug("copy of %s bytes from %s to %s: %s, %d at a time", expected, *kinds, strategy.value, plan.chunk)
+    if direct_from is not None and strategy is DIRECT:
+        if source is None:
+            run.from_bytesio(src, dst)
+            return DIRECT
+        if run.by_kernel(source, dst):
+            return DIRECT
+        if not run.done:
+            strategy = CHUNKED  # the kernel would not
+    # Everything, or what the kernel left over. A source that can only return bytes needs no chunk.
+    readinto = readinto_of(src)
+    if readinto is None:
+        run.by_reads(plan.chunk, src, dst)
+    else:
+        with pool.lend(plan.chunk, private=strategy is DIRECT and direct_from is None) as lease:
+            run.through(lease, readinto, src, dst)
+    return strategy

@@ -97,13 +97,15 @@ def write_of(dst: Any) -> tuple[Write, bool]:
 
 def write_all(write: Write, data: Data, *, none_blocks: bool) -> None:
     """Write every byte of `data`. `BlockingIOError.characters_written` says how many were taken before it."""
+    count = write(data)
+    if count != len(data):
+        finish_write(write, data, count, none_blocks=none_blocks)
+
+
+def finish_write(write: Write, data: Data, count: Any, *, none_blocks: bool) -> None:
+    """Go on after a first `write(data)` that answered `count`, until every byte is written."""
     done, total = 0, len(data)
     while True:
-        piece = data if not done else memoryview(data)[done:]
-        try:
-            count = write(piece)
-        except BlockingIOError as error:
-            raise not_ready("sink", done + getattr(error, "characters_written", 0)) from error
         if count is None:
             if none_blocks:
                 raise not_ready("sink", done)
@@ -115,8 +117,19 @@ def write_all(write: Write, data: Data, *, none_blocks: bool) -> None:
             return
         if count == 0:
             raise OSError(errno.EIO, f"the sink takes no more bytes: {done} of {total} were written")
+        with memoryview(data)[done:] as rest:
+            try:
+                count = write(rest)
+            except BlockingIOError as error:
+                raise not_ready("sink", done + taken_before(error)) from error
 
 
 def not_ready(who: str, count: int = 0) -> BlockingIOError:
     """The error for an end that would block and was told not to, after `count` bytes."""
     return BlockingIOError(errno.EAGAIN, f"the {who} is not ready, and does not wait", count)
+
+
+def taken_before(error: BlockingIOError) -> int:
+    """How many bytes a write had taken when it raised `error`; a socket does not say, and has taken none."""
+    count: int = getattr(error, "characters_written", 0)
+    return count

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
-from daramjwee.buffers.copy import Copy, CopyResult, run_copy
+from daramjwee.buffers.copy import Copy, CopyPlan, CopyResult, plan_copy, run_copy
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
 from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
@@ -92,6 +92,8 @@ class BufferPool:
 
         Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
         """
+        if timeout is not None:
+            timeout = parse_timeout(timeout)
         if type(size) is int and 0 <= size <= self._largest and not self._chunks.alert:
             try:
                 chunk = self._frees[bisect_left(self._sizes, size)].pop()
@@ -103,19 +105,20 @@ class BufferPool:
             return Lease(chunk, size)
         return self._acquire_slowly(size, timeout)
 
-    def _acquire_slowly(self, size: Size | None, timeout: Duration | None) -> Lease:
+    def _acquire_slowly(self, size: Size | None, timeout: float | None) -> Lease:
         count = self._config.default_buffer_size if size is None else _parse_count(size, "size")
         return self._lease(count, timeout, private=False)
 
-    def _acquire_private(self, count: int, timeout: Duration | None) -> Lease:
-        return self._lease(count, timeout, private=True)
-
-    def _lease(self, count: int, timeout: Duration | None, *, private: bool) -> Lease:
-        seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout)
+    def _lease(self, count: int, timeout: float | None, *, private: bool) -> Lease:
+        seconds = self._config.acquire_timeout if timeout is None else timeout
         chunk = self._chunks.obtain(count, seconds, private=private)
         if (chunk.hits + chunk.misses) & self._mask == self._wanted:
             _record_place(chunk)
         return Lease(chunk, count)
+
+    def plan(self, expected: int | None, direct_from: int | None) -> CopyPlan:
+        """How to move an object of `expected` bytes, with the memory there is now."""
+        return plan_copy(expected, self._config, direct_from=direct_from, large=self._chunks.roomy)
 
     def maintain(self) -> int:
         """Give memory back to the system that nobody has used for `max_idle_age`; bytes given back."""
@@ -155,11 +158,8 @@ class BufferPool:
             progress,
             getattr(cancel, "is_set", cancel),
         )
-
-        def acquire(count: int, private: bool) -> Lease:
-            return self._acquire_private(count, timeout) if private else self.acquire(count, timeout=timeout)
-
-        strategy = run_copy(run, src, dst, self._config, acquire, roomy=self._chunks.roomy)
+        seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout)
+        strategy = run_copy(run, src, dst, _Lender(self, seconds))
         with self._tally_lock:
             self._tally.add(strategy, run.done)
         return CopyResult(run.done, run.chunks, strategy, perf_counter() - began)
@@ -224,6 +224,22 @@ class BufferPool:
             f"({format_size(stats.arena_bytes + stats.private_bytes)} mapped, ledger {format_size(self._ledger.held)} "
             f"of {format_size(self._ledger.limit)}){quarantined}, {stats.waiting} waiting>"
         )
+
+
+class _Lender:
+    """The pool as one copy sees it, with the time it may wait."""
+
+    __slots__ = ("_pool", "_timeout", "plan")
+
+    def __init__(self, pool: BufferPool, timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self.plan = pool.plan
+
+    def lend(self, count: int, *, private: bool) -> Lease:
+        if private:
+            return self._pool._lease(count, self._timeout, private=True)
+        return self._pool.acquire(count, timeout=self._timeout)
 
 
 def _parse_count(value: Any, field: str) -> int:

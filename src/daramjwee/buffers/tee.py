@@ -15,7 +15,6 @@ import warnings
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from daramjwee.buffers.copy import plan_copy
 from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, write_all, write_of
 from daramjwee.errors import Closed, ConfigError, Problem
 
@@ -73,7 +72,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
         self._write, self._none_blocks = write_of(sink)
         self._drop = on_sink_error == "drop"
         self._pool = pool
-        self._chunk_bytes = chunk_for(size, pool)
+        self._chunk_bytes = min(pool.plan(size, None).chunk, pool.config.max_buffer_size)
         self._held: Data = b""
         self._start = self._stop = 0  # what of the chunk is read and not handed out
         self._source_error: BaseException | None = None
@@ -111,8 +110,24 @@ class ChunkedTeeReader(io.BufferedIOBase):
         """Fill `buffer` by at most one read of the source; 0 at the end."""
         return self._fill_buffer(buffer, once=True)
 
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The bytes up to and with the next newline, at most `size` of them; b"" at the end."""
+        self._check()
+        left = sys.maxsize if size is None or size < 0 else size
+        parts: list[bytes] = []
+        while left > 0 and self._ready(bool(parts)):
+            seen = bytes(self._held[self._start : min(self._stop, self._start + min(left, PEEK_BYTES))])
+            found = seen.find(b"\n") + 1
+            part = seen[:found] if found else seen
+            self._start += len(part)
+            parts.append(part)
+            if found:
+                break
+            left -= len(part)
+        return self._hand_out(b"".join(parts))
+
     def peek(self, size: int = 0, /) -> bytes:
-        """Some of what comes next, not handed out yet; `readline` and iteration look for the line's end in it."""
+        """Some of what comes next, not handed out and not written to the sink yet."""
         self._check()
         if not self._ready(False):
             return b""
@@ -257,9 +272,3 @@ class ChunkedTeeReader(io.BufferedIOBase):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "at the end" if self._ended else "open"
         return f"<ChunkedTeeReader {state}, {self._given} bytes handed out, {self._sunk} to the sink>"
-
-
-def chunk_for(size: int | None, pool: BufferPool) -> int:
-    """Bytes of the chunk for a tee over an object of `size` bytes."""
-    config = pool.config
-    return min(plan_copy(size, config, descriptors=False, roomy=False).buffer_bytes, config.max_buffer_size)

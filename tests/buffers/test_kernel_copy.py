@@ -1,0 +1,238 @@
+"""The kernel's copy: exact positions before, after and in between, and user space where it cannot serve."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+
+import pytest
+
+from daramjwee.buffers import Strategy, kernel_copy, send_file
+
+SIZE = 700_000
+DATA = bytes(range(256)) * (SIZE // 256) + b"tail"
+
+
+@pytest.fixture
+def source_path(tmp_path):
+    path = tmp_path / "source"
+    path.write_bytes(DATA)
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts the kernel's copies, and lets them be cut short or fail."""
+
+    class Calls:
+        copied = 0
+        short: int | None = None
+        fail_after: int | None = None
+
+    made = Calls()
+
+    def wrapped(real):
+        def call(first, second, count, *rest):
+            if made.fail_after is not None and made.copied >= made.fail_after:
+                raise OSError(5, "the kernel gave up")
+            if real.__name__ == "copy_file_range":
+                moved = real(first, second, min(count, made.short or count), *rest)
+            else:
+                moved = real(first, second, count, min(rest[0], made.short or rest[0]))
+            made.copied += moved
+            return moved
+
+        return call
+
+    monkeypatch.setattr(os, "copy_file_range", wrapped(os.copy_file_range))
+    monkeypatch.setattr(os, "sendfile", wrapped(os.sendfile))
+    return made
+
+
+@pytest.mark.parametrize("source_buffering", [0, -1])
+@pytest.mark.parametrize("sink_mode", [("wb", 0), ("wb", -1), ("r+b", -1), ("w+b", -1)])
+@pytest.mark.parametrize("position", [0, 10, 699_900])
+def test_files_are_copied_by_the_kernel_from_the_logical_position(
+    pool, source_path, tmp_path, calls, source_buffering, sink_mode, position
+):
+    """What buffers hold is flushed first, and both files go on right behind the copy."""
+    target = tmp_path / "target"
+    target.write_bytes(b"old content")
+    mode, buffering = sink_mode
+    with open(source_path, "rb", buffering=source_buffering) as source, open(target, mode, buffering=buffering) as sink:
+        assert source.read(position) == DATA[:position]
+        sink.write(b"head-")
+        result = pool.copy(source, sink)
+        assert source.tell() == len(DATA) and source.read(1) == b""
+        sink.write(b"-end")
+    assert result.bytes == len(DATA) - position
+    assert target.read_bytes() == b"head-" + DATA[position:] + b"-end"
+    if position < SIZE // 2:
+        assert calls.copied == result.bytes and result.strategy is Strategy.DIRECT
+        assert pool.stats().arena_bytes == 0
+
+
+@pytest.mark.parametrize("short", [None, 100_000])
+@pytest.mark.parametrize("fail_after", [0, 200_000])
+@pytest.mark.parametrize("limit", [None, 333_333])
+def test_user_space_goes_on_at_the_exact_byte(pool, source_path, tmp_path, calls, short, fail_after, limit):
+    """The kernel gives up before or in the middle: no byte is lost or doubled."""
+    calls.short, calls.fail_after = short, fail_after
+    with open(source_path, "rb") as source, open(tmp_path / "t", "wb") as sink:
+        result = pool.copy(source, sink, limit=limit)
+        expected = DATA[:limit]
+        assert source.tell() == sink.tell() == len(expected) == result.bytes
+    assert (tmp_path / "t").read_bytes() == expected
+    assert result.strategy is (Strategy.DIRECT if calls.copied else Strategy.CHUNKED)
+
+
+def test_append_mode_and_the_same_file_fall_back_exactly(pool, source_path, tmp_path):
+    """The kernel refuses the one and would misread the other."""
+    target = tmp_path / "log"
+    target.write_bytes(b"before ")
+    with open(source_path, "rb") as source, open(target, "ab") as sink:
+        assert pool.copy(source, sink).bytes == len(DATA)
+    assert target.read_bytes() == b"before " + DATA
+    with open(source_path, "rb") as source, open(source_path, "r+b") as sink:
+        source.seek(600_000)
+        assert pool.copy(source, sink).bytes == len(DATA) - 600_000
+    assert source_path.read_bytes() == DATA[600_000:] + DATA[len(DATA) - 600_000 :]
+
+
+def test_files_that_claim_to_be_empty_are_read_to_their_end(pool, tmp_path):
+    """Files in /proc have no size and the kernel copies nothing of them."""
+    if not os.path.exists("/proc/self/status"):
+        pytest.fail("this suite runs on Linux")
+    with open("/proc/self/limits", "rb") as source, open(tmp_path / "t", "wb") as sink:
+        assert pool.copy(source, sink).bytes > 100
+    assert b"Max open files" in (tmp_path / "t").read_bytes()
+
+
+def test_a_subclass_of_a_file_is_an_object_like_any_other(pool, source_path, tmp_path, calls):
+    """It may change what it reads: only exactly a FileIO is taken for its descriptor."""
+
+    class Upper(io.FileIO):
+        def readinto(self, view) -> int:
+            count = super().readinto(view)
+            view[:count] = bytes(view[:count]).upper()
+            return count
+
+    (tmp_path / "s").write_bytes(b"abc" * 50_000)
+    with Upper(tmp_path / "s") as source, open(tmp_path / "t", "wb") as sink:
+        pool.copy(source, sink, 150_000)
+    assert (tmp_path / "t").read_bytes() == b"ABC" * 50_000 and calls.copied == 0
+
+
+def receive(sock: socket.socket, into: list[bytes]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: into.extend(iter(lambda: sock.recv(65536), b"")))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+@pytest.mark.parametrize("short", [None, 50_000])
+def test_a_file_goes_to_a_plain_socket_by_the_kernel(pool, source_path, calls, timeout, short):
+    """With and without a time-out, in one call or many."""
+    calls.short = short
+    left, right = socket.socketpair()
+    parts: list[bytes] = []
+    with left, right, open(source_path, "rb") as source:
+        left.settimeout(timeout)
+        thread = receive(right, parts)
+        source.read(10)
+        result = pool.copy(source, left)
+        left.shutdown(socket.SHUT_WR)
+        thread.join()
+        assert source.tell() == len(DATA)
+    assert b"".join(parts) == DATA[10:] and calls.copied == result.bytes == len(DATA) - 10
+
+
+def test_a_socket_that_does_not_wait_stops_at_the_exact_byte(pool, source_path):
+    """The error says how much was sent, and the file stands there; going on completes it."""
+    left, right = socket.socketpair()
+    with left, right, open(source_path, "rb") as source:
+        left.setblocking(False)
+        sent, received = 0, b""
+        while sent < len(DATA):
+            try:
+                sent += pool.copy(source, left).bytes
+            except BlockingIOError as error:
+                sent += error.characters_written
+            assert source.tell() == sent
+            while len(received) < sent:
+                received += right.recv(65536)
+        assert received == DATA
+
+
+def test_a_socket_whose_time_is_up_raises_what_it_always_does(pool, source_path):
+    """`TimeoutError`, from a peer that reads nothing."""
+    left, right = socket.socketpair()
+    with left, right, open(source_path, "rb") as source:
+        left.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            pool.copy(source, left)
+
+
+def test_send_file_copies_a_range_and_moves_nothing(source_path, tmp_path):
+    """For whoever holds a descriptor: the range arrives, the descriptor's own position stays."""
+    descriptor = os.open(source_path, os.O_RDONLY)
+    try:
+        os.lseek(descriptor, 17, os.SEEK_SET)
+        with open(tmp_path / "t", "wb") as sink:
+            sink.write(b"x")
+            assert send_file(descriptor, 1000, 500_000, sink) == 500_000
+            assert sink.tell() == 500_001
+            assert send_file(descriptor, len(DATA) - 5, 100, sink) == 5, "the file ends before"
+            assert send_file(descriptor, 0, 0, sink) == 0
+        assert (tmp_path / "t").read_bytes() == b"x" + DATA[1000:501_000] + DATA[-5:]
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) == 17
+        for other in (io.BytesIO(), io.StringIO(), object()):
+            assert send_file(descriptor, 0, 10, other) == 0
+        with open(source_path, "rb") as not_writable:
+            assert send_file(descriptor, 0, 10, not_writable) == 0
+    finally:
+        os.close(descriptor)
+
+
+def test_a_pipe_is_no_file_for_the_kernel(pool, source_path):
+    """Neither as source nor as sink: user space serves, exactly."""
+    reading, writing = os.pipe()
+    parts: list[bytes] = []
+    with open(reading, "rb") as source, open(writing, "wb") as sink, open(source_path, "rb") as file:
+        thread = threading.Thread(target=lambda: parts.append(source.read()))
+        thread.start()
+        assert pool.copy(file, sink).bytes == len(DATA)
+        sink.close()
+        thread.join()
+    assert parts == [DATA]
+    reading, writing = os.pipe()
+    os.write(writing, b"few")
+    os.close(writing)
+    with open(reading, "rb") as source:
+        sink_bytes = io.BytesIO()
+        assert pool.copy(source, sink_bytes).bytes == 3 and sink_bytes.getvalue() == b"few"
+
+
+def test_without_these_calls_everything_goes_through_user_space(pool, source_path, tmp_path, monkeypatch):
+    """Other systems: the same bytes."""
+    monkeypatch.setattr(kernel_copy, "_AVAILABLE", False)
+    with open(source_path, "rb") as source, open(tmp_path / "t", "wb") as sink:
+        assert pool.copy(source, sink).strategy is Strategy.CHUNKED
+    assert (tmp_path / "t").read_bytes() == DATA
+
+
+def test_progress_and_cancel_work_between_the_kernels_steps(pool, tmp_path, monkeypatch):
+    """In steps of some MiB, so that a large copy can be watched and stopped."""
+    monkeypatch.setattr("daramjwee.buffers.copy.STEP_BYTES", 200_000)
+    (tmp_path / "s").write_bytes(DATA)
+    told: list[int] = []
+    with open(tmp_path / "s", "rb") as source, open(tmp_path / "t", "wb") as sink:
+        result = pool.copy(
+            source,
+            sink,
+            progress=lambda done, size: told.append(done),
+            cancel=lambda: bool(told) and told[-1] >= 400_000,
+        )
+        assert told == [200_000, 400_000] and result.bytes == 400_000 == source.tell() == sink.tell()

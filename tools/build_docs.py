@@ -45,7 +45,7 @@ def main() -> int:
     write(target, pages, reference)
     for fault in faults:
         print(fault, file=sys.stderr)
-    names = sum(body.count("<dt") for body in reference.values())
+    names = sum(body.count("<dt id=") for body in reference.values())
     print(f"{len(pages)} pages, {names} public names in {len(reference)} modules -> {shown(target / 'index.html')}")
     return int(bool(faults))
 

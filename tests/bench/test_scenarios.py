@@ -50,28 +50,35 @@ def test_sixteen_readers_of_a_cold_object_cost_one_fetch():
         1, rivals_rounds=0, size=MIB, bandwidth=64_000_000, variants=(fill.BARE, fill.ONE, fill.SIXTEEN)
     )
     for found in runs.values():
-        assert [one["fetches"] for one in found] == [1]
+        assert [(one["fetches"], one["wrong"]) for one in found] == [(1, 0)]
         assert found[0]["wall"] >= found[0]["first"] > 0
 
 
 @pytest.mark.parametrize("variant", [fill.TWO_TIERS, *fill.RIVALS], ids=lambda v: v.way)
-def test_every_way_to_fill_gives_every_reader_the_right_bytes(variant):
-    """`fill` raises when a reader got too little or a wrong end."""
-    few = fill.Variant(variant.way, 3)
+def test_every_way_to_fill_says_how_many_readers_got_the_right_bytes(variant):
+    """All of ours. A rival is tried with one reader: fsspec gives some too little when several start together."""
+    few = fill.Variant(variant.way, 1 if variant in fill.RIVALS else 3)
     runs = fill.measure(1, rivals_rounds=1, size=TINY, bandwidth=64_000_000, variants=(few,))
     assert len(runs[few]) == 1
     assert runs[few][0]["fetches"] >= 1
+    assert runs[few][0]["wrong"] == 0
 
 
 def test_rows_of_a_fill_state_what_was_wanted():
     """The targets of the 16 and 64 readers stand beside their figures; a missing rival is said to be missing."""
-    one = {"wall": 1.0, "first": 0.01, "extra": 2 * MIB, "fetches": 1}
-    two = {"wall": 1.1, "first": 0.03, "extra": 9 * MIB, "fetches": 2}
+    one = {"wall": 1.0, "first": 0.01, "extra": 2 * MIB, "fetches": 1, "wrong": 0, "why": ""}
+    two = {"wall": 1.1, "first": 0.03, "extra": 9 * MIB, "fetches": 2, "wrong": 1, "why": "half of it"}
     runs = {v: [one, one] for v in (fill.BARE, fill.ONE, fill.MANY, fill.TWO_TIERS)}
     runs |= {fill.SIXTEEN: [one, two]} | {rival: [] for rival in fill.RIVALS}
     rows = {row.name: row for row in fill.rows_of(runs)}
     assert (rows["16 readers: origin fetches"].seen, rows["16 readers: origin fetches"].met) == (2, False)
     assert (rows["16 readers: extra memory"].seen, rows["16 readers: extra memory"].met) == (9, False)
+    assert (rows["16 readers: readers given wrong bytes"].seen, rows["16 readers: readers given wrong bytes"].met) == (
+        1,
+        False,
+    )
+    assert rows["16 readers: readers given wrong bytes"].note == "half of it"
+    assert rows["64 readers: readers given wrong bytes"].met is True
     assert rows["16 readers: wall / 1 reader"].seen == pytest.approx(1.05)
     assert rows["16 readers: first byte / bare HTTP read"].met is True
     assert rows["64 readers: extra memory"].met is True
@@ -80,7 +87,7 @@ def test_rows_of_a_fill_state_what_was_wanted():
 
 def test_memory_that_the_system_does_not_tell_is_said_not_guessed():
     """On such a system the row has no figure and its target is neither met nor missed."""
-    one = {"wall": 1.0, "first": 0.01, "extra": None, "fetches": 1}
+    one = {"wall": 1.0, "first": 0.01, "extra": None, "fetches": 1, "wrong": 0, "why": ""}
     rows = fill.rows_of(
         {v: [one] for v in (fill.BARE, fill.ONE, fill.SIXTEEN, fill.MANY, fill.TWO_TIERS, *fill.RIVALS)}
     )

@@ -1,7 +1,7 @@
 """Many readers open one cold object together: origin fetches, wall time, first byte, extra memory; rivals beside us.
 
 Invariant: every run starts cold in a fresh process and a fresh folder, against one origin of stated pace; every
-reader's length and last block are checked.
+reader's length and last block are checked, and those that got something else are counted, ours and the rivals'.
 Threads: one for each reader. A reader's own buffer exists before memory is measured: it is the caller's.
 Design: docs/design/bench.md
 """
@@ -114,7 +114,7 @@ def _together(opener: Opener, readers: int, size: int) -> dict[str, Any]:
     views = [memoryview(bytearray(b"x" * BUFFER)) for _ in range(readers)]
     gate = threading.Barrier(readers + 1)
     took: list[tuple[float, float, float]] = []
-    failures: list[BaseException] = []
+    failures: list[str] = []
 
     def work(view: memoryview) -> None:
         gate.wait()
@@ -124,8 +124,8 @@ def _together(opener: Opener, readers: int, size: int) -> dict[str, Any]:
             end = perf_counter()
             if total != size or view[:last] != synthetic_bytes("big", total - last, total):
                 raise ValueError(f"a reader got {total:,} bytes of {size:,}, or a wrong end")
-        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that asked
-            failures.append(error)
+        except Exception as error:  # noqa: BLE001 - whatever a rival raises: that reader got no object
+            failures.append(f"{type(error).__name__}: {error}")
         else:
             took.append((begin, first, end))
 
@@ -138,9 +138,11 @@ def _together(opener: Opener, readers: int, size: int) -> dict[str, Any]:
     for thread in threads:
         thread.join()
     peak = resident_bytes("VmHWM")
-    if failures:
-        raise failures[0]
+    if not took:
+        raise ValueError(f"no reader got the object: {failures[0]}")
     return {
+        "wrong": len(failures),
+        "why": failures[0] if failures else "",
         "wall": max(end for _, _, end in took) - min(begin for begin, _, _ in took),
         "first": statistics.median(first - begin for begin, first, _ in took),
         "extra": None if not measurable or before is None or peak is None else peak - before,
@@ -172,6 +174,7 @@ def _ours(variant: Variant, runs: dict[Variant, list[dict[str, Any]]], **targets
     first = ratios(_firsts(found), _firsts(runs[BARE]))
     return [
         _worst(f"{name}: origin fetches", "", _each(found, "fetches"), exactly(1)),
+        _wrong(name, found, exactly(0)),
         row_of(SCENARIO, f"{name}: wall / 1 reader", wall, target=targets.get("wall")),
         row_of(SCENARIO, f"{name}: first byte / bare HTTP read", first, target=targets.get("first")),
         _worst(f"{name}: extra memory", "MiB", _memory(found), targets.get("memory")),
@@ -185,6 +188,7 @@ def _rival(variant: Variant, found: list[dict[str, Any]]) -> list[Row]:
     return [
         # GET requests; fsspec sends some that only look whether the object is there.
         _worst(f"{name}: origin fetches", "", _each(found, "fetches"), None),
+        _wrong(name, found, None),
         row_of(SCENARIO, f"{name}: wall", _each(found, "wall"), unit="s"),
         row_of(SCENARIO, f"{name}: first byte", _firsts(found), unit="ms"),
         _worst(f"{name}: extra memory", "MiB", _memory(found), None),
@@ -201,6 +205,15 @@ def _firsts(found: list[dict[str, Any]]) -> list[float]:
 
 def _memory(found: list[dict[str, Any]]) -> list[float]:
     return [one["extra"] / MIB for one in found if one["extra"] is not None]
+
+
+def _wrong(name: str, found: list[dict[str, Any]], target: Target | None) -> Row:
+    """How many readers, over all runs, did not get the whole object."""
+    reasons = [one["why"] for one in found if one["why"]]
+    return Row(
+        scenario=SCENARIO, name=f"{name}: readers given wrong bytes", unit="", seen=sum(_each(found, "wrong")),
+        runs=len(found), target=target, note=reasons[0] if reasons else "",
+    )  # fmt: skip
 
 
 def _worst(name: str, unit: str, figures: list[float], target: Target | None) -> Row:

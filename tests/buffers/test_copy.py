@@ -126,7 +126,7 @@ CONFIG = BufferPoolConfig()
         (10, None, True, CONFIG, CopyPlan(Strategy.POOLED, 4 * KIB)),
         (100_000, None, True, CONFIG, CopyPlan(Strategy.POOLED, 100_000)),
         (MIB, None, True, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (4 * MIB, None, True, CONFIG, CopyPlan(Strategy.CHUNKED, MIB)),
+        (4 * MIB, None, True, CONFIG, CopyPlan(Strategy.CHUNKED, 512 * KIB)),
         (4 * MIB, None, False, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
         (4 * MIB, None, True, CONFIG.replace(chunk_size="64KiB"), CopyPlan(Strategy.CHUNKED, 64 * KIB)),
         (10, 0, True, CONFIG, CopyPlan(Strategy.DIRECT, 256 * KIB)),

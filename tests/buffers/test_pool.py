@@ -479,9 +479,9 @@ def test_steady_use_causes_no_page_fault(pool):
 
 def test_classes_cover_the_configured_bounds_in_whole_pages():
     """Every configured size has a class, and the first arena of a class is small."""
-    assert class_sizes(BufferPoolConfig()) == (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB)
+    assert class_sizes(BufferPoolConfig()) == (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 512 * KIB, MIB)
     odd = BufferPoolConfig(min_buffer_size=1, max_buffer_size="3MiB", chunk_size=100_000)
-    assert class_sizes(odd) == (4 * KIB, 16 * KIB, 64 * KIB, 102_400, 256 * KIB, MIB, 3 * MIB)
+    assert class_sizes(odd) == (4 * KIB, 16 * KIB, 64 * KIB, 102_400, 256 * KIB, 512 * KIB, MIB, 3 * MIB)
     assert arena_plans(256 * KIB, 0) == (256 * KIB,)
     assert arena_plans(256 * KIB, 1) == (2 * MIB, 256 * KIB)
     assert arena_plans(4 * KIB, 9) == (256 * KIB, 4 * KIB)

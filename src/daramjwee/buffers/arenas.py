@@ -27,7 +27,7 @@ ARENA_BYTES = 2 * MIB
 # Classes up to this size never need so much that a huge page is worth its 2 MiB.
 SMALL_CHUNK_BYTES = 16 * KIB
 # The classes within the configured bounds; those bounds and the configured sizes are classes too.
-CLASS_SIZES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB)
+CLASS_SIZES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 512 * KIB, MIB)
 
 
 class Home(Protocol):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # How long a waiter sleeps at most before it looks again: a surviving view and a lost lease tell nobody of their end.
 LOOK_AGAIN_SECONDS = 0.25
-# While the largest class has fewer arenas, or a free chunk, copies may use its chunks: three of 1 MiB by default.
+# While a class has fewer arenas, or a free chunk, copies may use it without need: five chunks of 512 KiB.
 ROOMY_ARENAS = 2
 # `getrefcount(chunk)` when only its arena's list refers to it: list, loop variable, argument.
 STRAY = 3
@@ -134,10 +134,10 @@ class Chunks:
 
     # -- taking ------------------------------------------------------------------------------------------
 
-    @property
-    def roomy(self) -> bool:
-        """Whether few use the largest chunks now. Without a lock: an answer that is just out of date does no harm."""
-        return bool(self.frees[-1]) or len(self._arenas[-1]) < ROOMY_ARENAS
+    def roomy_for(self, size: int) -> bool:
+        """Whether few use chunks of `size` now. Without a lock: an answer that is just out of date does no harm."""
+        index = min(bisect_left(self.sizes, size), len(self.sizes) - 1)
+        return bool(self.frees[index]) or len(self._arenas[index]) < ROOMY_ARENAS
 
     def obtain(self, size: int, seconds: float, *, private: bool = False) -> Chunk:
         """A chunk of at least `size` bytes: free, newly mapped, or waited for. Counts it as hit or miss.

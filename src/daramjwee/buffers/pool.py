@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
-from daramjwee.buffers.copy import Copy, CopyPlan, CopyResult, plan_copy, run_copy
+from daramjwee.buffers.copy import LARGE_CHUNK_BYTES, LARGE_CHUNK_FROM, Copy, CopyPlan, CopyResult, plan_copy, run_copy
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
 from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from daramjwee.model import Clock
     from daramjwee.units import Duration, Size
 
-# (mask, wanted): the place of a lease is recorded when `uses & mask == wanted`. Every 64th use of a chunk beside
-# its first: recording costs 600 ns, a whole lease 550.
-_RECORDED = {LeakDetection.OFF: (0, 1), LeakDetection.SAMPLED: (63, 1), LeakDetection.FULL: (0, 0)}
+# The place of a lease is recorded when none of these bits is set in the uses of its chunk, and when the chunk is new:
+# never, every 64th time, always. Recording costs as much as the whole lease.
+_UNRECORDED = {LeakDetection.OFF: -1, LeakDetection.SAMPLED: 63, LeakDetection.FULL: 0}
+
+_new_lease = Lease.__new__
 
 
 class BufferPool:
@@ -61,7 +63,7 @@ class BufferPool:
         self._tally = CopyTally()
         self._tally_lock = threading.Lock()
         self._base = BufferPoolStats()
-        self._mask, self._wanted = _RECORDED[config.leak_detection]
+        self._unrecorded = _UNRECORDED[config.leak_detection]
         self._use(Chunks(config, self._ledger, clock))
         self._ledger.add_reclaimer(self._reclaim)
         reset_after_fork(self)
@@ -99,26 +101,37 @@ class BufferPool:
                 chunk = self._frees[bisect_left(self._sizes, size)].pop()
             except IndexError:
                 return self._acquire_slowly(size, timeout)
-            chunk.hits += 1
-            if (chunk.hits + chunk.misses) & self._mask == self._wanted:
+            uses = chunk.hits = chunk.hits + 1
+            if not uses & self._unrecorded:
                 _record_place(chunk)
-            return Lease(chunk, size)
+            # What Lease(chunk, size) does, without the call: a seventh of the whole.
+            lease = _new_lease(Lease)
+            lease._chunk = chunk
+            lease.size = size
+            lease.view = memoryview(chunk.array).cast("B")[:size]
+            return lease
         return self._acquire_slowly(size, timeout)
 
     def _acquire_slowly(self, size: Size | None, timeout: float | None) -> Lease:
         count = self._config.default_buffer_size if size is None else _parse_count(size, "size")
         return self._lease(count, timeout, private=False)
 
+    def acquire_private(self, size: int, timeout: float) -> Lease:
+        """A lease of memory mapped for it alone, given back to the system at its release."""
+        return self._lease(size, timeout, private=True)
+
     def _lease(self, count: int, timeout: float | None, *, private: bool) -> Lease:
         seconds = self._config.acquire_timeout if timeout is None else timeout
         chunk = self._chunks.obtain(count, seconds, private=private)
-        if (chunk.hits + chunk.misses) & self._mask == self._wanted:
+        uses = chunk.hits + chunk.misses
+        if not uses & self._unrecorded or (uses == 1 and self._unrecorded > 0):
             _record_place(chunk)
         return Lease(chunk, count)
 
     def plan(self, expected: int | None, direct_from: int | None) -> CopyPlan:
         """How to move an object of `expected` bytes, with the memory there is now."""
-        return plan_copy(expected, self._config, direct_from=direct_from, large=self._chunks.roomy)
+        large = expected is not None and expected >= LARGE_CHUNK_FROM and self._chunks.roomy_for(LARGE_CHUNK_BYTES)
+        return plan_copy(expected, self._config, direct_from=direct_from, large=large)
 
     def maintain(self) -> int:
         """Give memory back to the system that nobody has used for `max_idle_age`; bytes given back."""
@@ -159,7 +172,7 @@ class BufferPool:
             getattr(cancel, "is_set", cancel),
         )
         seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout)
-        strategy = run_copy(run, src, dst, _Lender(self, seconds))
+        strategy = run_copy(run, src, dst, self, seconds)
         with self._tally_lock:
             self._tally.add(strategy, run.done)
         return CopyResult(run.done, run.chunks, strategy, perf_counter() - began)
@@ -226,23 +239,9 @@ class BufferPool:
         )
 
 
-class _Lender:
-    """The pool as one copy sees it, with the time it may wait."""
-
-    __slots__ = ("_pool", "_timeout", "plan")
-
-    def __init__(self, pool: BufferPool, timeout: float) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self.plan = pool.plan
-
-    def lend(self, count: int, *, private: bool) -> Lease:
-        if private:
-            return self._pool._lease(count, self._timeout, private=True)
-        return self._pool.acquire(count, timeout=self._timeout)
-
-
 def _parse_count(value: Any, field: str) -> int:
+    if type(value) is int and value >= 0:
+        return value
     try:
         return parse_size(value)
     except ValueError as error:

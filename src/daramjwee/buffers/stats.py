@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from daramjwee.buffers.strategy import CHUNKED, POOLED
+
 if TYPE_CHECKING:
     from daramjwee.buffers.chunks import Counts
     from daramjwee.buffers.strategy import Strategy
@@ -57,17 +59,19 @@ COUNTERS = BufferPoolStats._fields[:11]
 class CopyTally:
     """What the copies of one pool add up to. Written with the pool's tally lock held."""
 
-    __slots__ = ("copied_bytes", "copies", "operations")
+    __slots__ = ("bytes", "chunked", "direct", "pooled")
 
     def __init__(self) -> None:
-        self.copies = 0
-        self.copied_bytes = 0
-        self.operations = {"pooled": 0, "chunked": 0, "direct": 0}
+        self.bytes = self.pooled = self.chunked = self.direct = 0
 
     def add(self, strategy: Strategy, count: int) -> None:
-        self.copies += 1
-        self.copied_bytes += count
-        self.operations[strategy.value] += 1
+        self.bytes += count
+        if strategy is POOLED:
+            self.pooled += 1
+        elif strategy is CHUNKED:
+            self.chunked += 1
+        else:
+            self.direct += 1
 
 
 def snapshot(counts: Counts, tally: CopyTally) -> BufferPoolStats:
@@ -80,11 +84,11 @@ def snapshot(counts: Counts, tally: CopyTally) -> BufferPoolStats:
         pool_misses=counts.misses,
         lost_leases=counts.lost,
         overloads=counts.overloads,
-        copies=tally.copies,
-        copied_bytes=tally.copied_bytes,
-        pooled_operations=tally.operations["pooled"],
-        chunked_operations=tally.operations["chunked"],
-        direct_operations=tally.operations["direct"],
+        copies=tally.pooled + tally.chunked + tally.direct,
+        copied_bytes=tally.bytes,
+        pooled_operations=tally.pooled,
+        chunked_operations=tally.chunked,
+        direct_operations=tally.direct,
         active_buffers=gets - counts.puts,
         quarantined=counts.suspects,
         arena_bytes=counts.mapped,

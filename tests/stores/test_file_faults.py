@@ -20,7 +20,7 @@ from daramjwee.stores import FileStore
 from daramjwee.stores.file.files import Files
 from daramjwee.testing.store_suite import fetch, pattern, put, read_all
 
-OLD, NEW = pattern(300_000, seed=1), pattern(400_000, seed=2)
+OLD, NEW = pattern(270_000, seed=1), pattern(300_000, seed=2)
 CALLS = [name for name in vars(Files) if not name.startswith("_")]
 
 
@@ -49,7 +49,7 @@ class FaultyFiles(Files):
 
 def make_store(folder, files=None, **given):
     kind = FileStore if files is None else type("FaultyStore", (FileStore,), {"files": files})
-    return kind(folder, **{"capacity": "8MiB"} | given)
+    return kind(folder, **{"capacity": "1MiB"} | given)
 
 
 def on_disk(tier):
@@ -61,7 +61,7 @@ def write_new(store):
 
 
 def write_small_pieces(store):
-    put(store, "k", NEW, piece=10_000, etag='"new"')
+    put(store, "k", NEW, piece=30_000, etag='"new"')
 
 
 def delete(store):
@@ -73,7 +73,7 @@ def restamp(store):
 
 
 def evict(store):
-    put(store, "other", pattern(8 * 1024 * 1024))
+    put(store, "other", pattern(1024 * 1024))
 
 
 def read(store):
@@ -302,7 +302,7 @@ def test_many_processes_work_in_one_folder_and_every_read_is_whole(tmp_path):
 
     def work(seed):
         for turn in range(15):
-            with make_store(tmp_path / "t", capacity="2MiB") as store:
+            with make_store(tmp_path / "t", capacity="700KiB") as store:
                 key = f"k{(turn + seed) % 3}"
                 body = fetch(store, key)
                 assert body in (OLD, NEW, None)
@@ -438,4 +438,59 @@ def test_closing_while_a_commit_is_half_done_publishes_nothing(tmp_path):
         close.result(30)
         with pytest.raises(Closed):
             commit.result(30)
+    assert on_disk(tmp_path / "t") == []
+
+
+def test_an_interruption_after_the_publication_undoes_nothing_and_blocks_nobody(tmp_path):
+    """Ctrl-C while the replaced entry's files are removed: the new entry stays, and its key stays usable."""
+
+    class Interrupted(Files):
+        armed = False
+
+        def __init__(self):
+            self.unlink = self.interrupt
+
+        def interrupt(self, path):
+            if self.armed and "objects" in path:
+                self.armed = False
+                raise KeyboardInterrupt
+            os.unlink(path)
+
+    store = make_store(tmp_path / "t", Interrupted())
+    put(store, "k", OLD)
+    staging = store.stage("k", Metadata())
+    staging.write(NEW)
+    store.files.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        staging.commit()
+    staging.abort()
+    assert fetch(store, "k") == NEW
+    assert (store.usage().bytes, store.usage().stagings) == (len(NEW), 0)
+    assert store.delete("k") is True
+    store.close()
+    del staging
+    gc.collect()
+    with make_store(tmp_path / "t") as store:
+        assert store.open("k") is None and on_disk(tmp_path / "t") == []
+
+
+def test_a_delete_that_failed_can_be_repeated_and_then_holds(tmp_path):
+    """What could not be removed is kept in mind: a delete that returns leaves nothing for the next start."""
+    store = make_store(tmp_path / "t", FaultyFiles())
+    put(store, "k", OLD)
+    files = store.files
+    files.calls, files.fail_call, files.only = 0, 1, "unlink"
+    with pytest.raises(StoreError, match="could not delete"):
+        store.delete("k")
+    assert store.open("k") is None, "not served any more, though its files are still there"
+    assert len(on_disk(tmp_path / "t")) == 2
+    assert store.delete("k") is False
+    assert on_disk(tmp_path / "t") == []
+    # The same for a replaced entry whose removal failed: metadata stays, then a delete takes both.
+    put(store, "k", OLD)
+    files.calls, files.fail_call = 0, 2  # the first removes the staged metadata
+    put(store, "k", NEW)
+    assert len(on_disk(tmp_path / "t")) == 3
+    assert store.delete("k") is True
+    store.close()
     assert on_disk(tmp_path / "t") == []

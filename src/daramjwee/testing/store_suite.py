@@ -178,17 +178,18 @@ class StoreSuite:
         assert store.stat("gone") == Metadata(size=0, negative=True, stored_at=5.0)
         assert fetch(store, "gone") == b""
 
-    @pytest.mark.parametrize("key", ODD_KEYS, ids=lambda key: ascii(key[:12]))
-    def test_a_key_is_any_text_and_exact(self, store: Store, key: str, tmp_path: Path) -> None:
+    def test_a_key_is_any_text_and_exact(self, store: Store, tmp_path: Path) -> None:
         """Separators, dots, NUL, emoji, 64 KiB: each its own entry, and nothing outside the store's folder."""
         before = sorted(tmp_path.iterdir())
-        for other in ODD_KEYS:
-            put(store, other, other.encode()[-50:])
-        assert fetch(store, key) == key.encode()[-50:]
-        assert sorted(store.keys()) == sorted(ODD_KEYS)
-        assert store.delete(key) is True
-        assert fetch(store, key) is None
-        assert sorted(store.keys()) == sorted(set(ODD_KEYS) - {key})
+        for key in ODD_KEYS:
+            put(store, key, key.encode()[-50:])
+        left = set(ODD_KEYS)
+        for key in ODD_KEYS:
+            assert set(store.keys()) == left
+            assert fetch(store, key) == key.encode()[-50:]
+            assert store.delete(key) is True
+            assert fetch(store, key) is None
+            left.remove(key)
         assert sorted(tmp_path.iterdir()) == before
 
     def test_keys_are_a_snapshot_filtered_by_prefix(self, store: Store) -> None:

@@ -30,10 +30,22 @@ class FileRecord(Record):
     """One entry in the index. Under the store's lock, except for `visited`.
 
     `verified`: (inode, mtime_ns) of the file of which every block was checked in this process. `checks`: the
-    blocks checked so far. `pins`: how many handed-out paths keep the file's name; `gone`: it left the index.
+    blocks checked so far. `file`: its descriptor, kept open between reads once verified. `pins`: how many handed-out paths keep the file's name; `gone`: it left the index.
     """
 
-    __slots__ = ("block", "body", "checks", "generation", "gone", "metadata", "pins", "size", "sums", "verified")
+    __slots__ = (
+        "block",
+        "body",
+        "checks",
+        "file",
+        "generation",
+        "gone",
+        "metadata",
+        "pins",
+        "size",
+        "sums",
+        "verified",
+    )
 
     def __init__(self, meta: MetaRecord) -> None:
         super().__init__(meta.key, meta.size)
@@ -45,6 +57,7 @@ class FileRecord(Record):
         self.body = f"{meta.body[:2]}/{meta.body}"
         self.verified: tuple[int, int] | None = None
         self.checks: Checks | None = None
+        self.file: Descriptor | None = None
         self.pins = 0
         self.gone = False
 

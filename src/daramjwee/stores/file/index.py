@@ -54,11 +54,15 @@ class FileIndex:
         # What was garbage collected without an end; finalizers only append here.
         self.lost: deque[tuple[str | None, int, int]] = deque()
         self.lost_pins: deque[FileRecord] = deque()
+        self._kept: deque[FileRecord] = deque()  # with an open descriptor, longest first
         self.lock = threading.Lock()
         self.bad_records = 0  # metadata files that the start found damaged
         self._changed = threading.Condition(self.lock)
         self._busy: set[str] = set()
         self._leaving: dict[str, int] = {}
+        # Files of a key that could not be removed when they should have been: a delete must not leave them, or
+        # the next start would find them and bring an old entry back.
+        self._leftovers: dict[str, set[str]] = {}
         self._observer: Observer = NULL_OBSERVER
         self._shelf: Shelf[FileRecord] = Shelf(limits)
         self._stagings: weakref.WeakSet[FileStaging] = weakref.WeakSet()
@@ -111,6 +115,8 @@ class FileIndex:
             with self.lock:
                 agreed = not self.closed and (guard is None or guard())
                 if agreed:
+                    # Ended here and now: an interruption from here on must not make an abort undo it.
+                    staging.ended, staging.path = True, None
                     self._shelf.reserved -= staging.reserved
                     self._shelf.stagings -= 1
                     self._stagings.discard(staging)
@@ -155,22 +161,35 @@ class FileIndex:
         if not self._take(key, guard, drop=True):
             return False
         try:
+            paths: list[str] = []
             with self.lock:
                 record = self._shelf.table.get(key)
-                if record is None:
-                    return False
-                self._shelf.drop_locked(record)
-                record.gone = True
-                keep_body = record.pins > 0
-            try:
-                self._disk.unlink(self._disk.meta_path(record.digest, record.generation))
-            except OSError as error:
-                raise self.failed("write_failed", key, "delete", error) from error
-            if not keep_body:
-                self._unlink(self._prefix + record.body, key)
-            return True
+                if record is not None:
+                    self._shelf.drop_locked(record)
+                    record.gone = True
+                    paths.append(self._disk.meta_path(record.digest, record.generation))
+                    if not record.pins:
+                        paths.append(self._prefix + record.body)
+                # Metadata before bodies, here too.
+                paths = sorted({*paths, *self._leftovers.pop(key, ())}, key=lambda path: not path.endswith(".meta"))
+            self._unlink_all(key, paths)
+            return record is not None
         finally:
             self._give(key)
+
+    def _unlink_all(self, key: str, paths: list[str]) -> None:
+        """Remove these files, or keep what is left in mind for the next delete and say so."""
+        done = 0
+        try:
+            for path in paths:
+                self._disk.unlink(path)
+                done += 1
+        except OSError as error:
+            raise self.failed("write_failed", key, "delete", error) from error
+        finally:
+            if done < len(paths):
+                with self.lock:
+                    self._leftovers.setdefault(key, set()).update(paths[done:])
 
     def end_staging(self, path: str | None, reserved: int, epoch: int) -> None:
         """A staging ended without a commit. One begun before a fork is the parent's to remove."""
@@ -271,22 +290,35 @@ class FileIndex:
     def _leave_locked(self, records: list[FileRecord]) -> None:
         for record in records:
             record.gone = True
+            record.file = None  # or its bytes stay on the disk
             self._leaving[record.key] = self._leaving.get(record.key, 0) + 1
 
     def _remove(self, records: list[FileRecord]) -> None:
         """Remove the files of records that left the index: metadata first, or a crash leaves it without a body."""
-        for record in records:
-            self._unlink(self._disk.meta_path(record.digest, record.generation), record.key)
+        if not records:
+            return
+        waiting = deque(records)
+        try:
+            while waiting:
+                record = waiting[0]
+                self._unlink(self._disk.meta_path(record.digest, record.generation), record.key)
+                with self.lock:
+                    keep_body = record.pins > 0
+                if not keep_body:
+                    self._unlink(self._prefix + record.body, record.key)
+                waiting.popleft()
+        finally:
+            # Interrupted, too: who waits for these keys must not wait for ever.
             with self.lock:
-                keep_body = record.pins > 0
-            if not keep_body:
-                self._unlink(self._prefix + record.body, record.key)
-            with self.lock:
-                left = self._leaving[record.key] - 1
-                if left:
-                    self._leaving[record.key] = left
-                else:
-                    del self._leaving[record.key]
+                for record in waiting:
+                    path = self._disk.meta_path(record.digest, record.generation)
+                    self._leftovers.setdefault(record.key, set()).update((path, self._prefix + record.body))
+                for record in records:
+                    left = self._leaving.get(record.key, 0) - 1
+                    if left > 0:
+                        self._leaving[record.key] = left
+                    else:
+                        self._leaving.pop(record.key, None)
                 self._changed.notify_all()
 
     def _drop(self, record: FileRecord, kind: str, detail: str) -> None:
@@ -304,7 +336,10 @@ class FileIndex:
         try:
             self._disk.unlink(path)
         except OSError as error:
-            logger.warning("could not remove %s: %s; the next start tries again", path, error)
+            logger.warning("could not remove %s: %s; a delete of its key, or the next start, tries again", path, error)
+            if key is not None:
+                with self.lock:
+                    self._leftovers.setdefault(key, set()).add(path)
             self._observer.notice(Event("remove_failed", key, self.name, str(error)))
 
     def _drain(self) -> None:

@@ -31,13 +31,13 @@ class FileStaging:
     __slots__ = (
         "__weakref__",
         "_checked_to",
-        "_ended",
         "_failed",
         "_file",
         "_late",
         "_metadata",
         "_store",
         "_sums",
+        "ended",
         "epoch",
         "fill",
         "key",
@@ -66,7 +66,7 @@ class FileStaging:
         self._late: weakref.ref[Descriptor] | None = None
         self._sums = BlockSums()
         self._failed = False
-        self._ended = False
+        self.ended = False
         self._checked_to = max(reserved, FLOOR_CHECK_BYTES)
         self.epoch = store.epoch
         self.key = key
@@ -126,17 +126,15 @@ class FileStaging:
         published = self._store.publish(self, file, described, self._sums.result(), guard)
         if published is None:
             return None
-        self._ended = True
-        self.path = None
         self._late = weakref.ref(file)
         self._file = None
         record, stamp = published
         return self._store.opened(record, file, stamp)
 
     def abort(self) -> None:
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self._file = None
         path, self.path = self.path, None
         self._store.end_staging(path, self.reserved, self.epoch)
@@ -150,10 +148,10 @@ class FileStaging:
         return file
 
     def __del__(self) -> None:
-        # `_ended` is missing when the constructor was interrupted.
-        if not getattr(self, "_ended", True):
+        # `ended` is missing when the constructor was interrupted.
+        if not getattr(self, "ended", True):
             self._store.lost.append((self.path, self.reserved, self.epoch))
 
     def __repr__(self) -> str:
-        state = "committed" if self._late is not None else "aborted" if self._ended else "open"
+        state = "committed" if self._late is not None else "aborted" if self.ended else "open"
         return f"<FileStaging {shorten(self.key)} {state}, {format_size(self.written)}>"

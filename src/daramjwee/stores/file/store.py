@@ -40,6 +40,11 @@ DURABILITIES = ("flush", "fsync")
 VERIFICATIONS = ("first", "always", "off")
 
 
+# Descriptors of verified bodies that stay open between reads: enough for what is read again and again, few beside the
+# 1,024 that a process may have.
+KEPT_DESCRIPTORS = 64
+
+
 class FileStore(FileIndex):
     """A tier in a folder of its own, which is private to its owner (0700).
 
@@ -104,6 +109,13 @@ class FileStore(FileIndex):
             else:
                 with self.lock:
                     self._touch(record)
+            kept = record.file
+            if kept is not None:
+                status = files.fstat(kept.fd)
+                unchanged = (status.st_ino, status.st_mtime_ns) == record.verified and status.st_size == record.size
+                if unchanged and status.st_nlink and not self.closed:
+                    return FileEntry(self, record, kept, None)
+                record.file = None
             try:
                 file = Descriptor(files.open(self._prefix + record.body, os.O_RDONLY | os.O_CLOEXEC))
                 status = files.fstat(file.fd)
@@ -215,8 +227,24 @@ class FileStore(FileIndex):
 
     def opened(self, record: FileRecord, file: Descriptor, stamp: tuple[int, int]) -> FileEntry:
         """An entry over a descriptor of its body, with what is left to check of that file."""
-        checks = None if stamp == record.verified else self._checks(record, stamp)
-        return FileEntry(self, record, file, checks)
+        if stamp == record.verified:
+            self._keep(record, file)
+            return FileEntry(self, record, file, None)
+        return FileEntry(self, record, file, self._checks(record, stamp))
+
+    def _keep(self, record: FileRecord, file: Descriptor) -> None:
+        """Keep the descriptor of a verified body for the next open, in place of the one kept longest.
+
+        Opening and closing a file cost as much as reading 200 KiB of it; an fstat tells whether it is still the same.
+        """
+        with self.lock:
+            if record.gone or record.file is not None or self.closed:
+                return
+            record.file = file
+            self._kept.append(record)
+            oldest = self._kept.popleft() if len(self._kept) > KEPT_DESCRIPTORS else None
+        if oldest is not None:
+            oldest.file = None
 
     def close(self) -> None:
         with self.lock:
@@ -225,7 +253,9 @@ class FileStore(FileIndex):
             self.closed = True
             # Who is publishing sees `closed` before the index; its files must not be pulled away meanwhile.
             self._changed.wait_for(lambda: not self._busy and not self._leaving, timeout=TURN_SECONDS)
-            self._shelf.clear_locked()
+            for record in self._shelf.clear_locked():
+                record.file = None
+            self._kept.clear()
             stagings = list(self._stagings)
         for staging in stagings:
             staging.abort()

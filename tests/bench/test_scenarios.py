@@ -64,6 +64,18 @@ def test_every_way_to_fill_says_how_many_readers_got_the_right_bytes(variant):
     assert runs[few][0]["wrong"] == 0
 
 
+def test_only_a_rival_may_be_missing(monkeypatch):
+    """That daramjwee itself cannot be imported is a failure, and never a row without a figure."""
+
+    def absent(url, folder, stack):
+        raise ImportError("no such module")
+
+    monkeypatch.setattr(fill, "WAYS", {"ours": absent, "diskcache, set": absent})
+    assert fill.fill("diskcache, set", 1, "http://127.0.0.1:1", TINY) is None
+    with pytest.raises(ImportError, match="no such module"):
+        fill.fill("ours", 1, "http://127.0.0.1:1", TINY)
+
+
 def test_rows_of_a_fill_state_what_was_wanted():
     """The targets of the 16 and 64 readers stand beside their figures; a missing rival is said to be missing."""
     one = {"wall": 1.0, "first": 0.01, "extra": 2 * MIB, "fetches": 1, "wrong": 0, "why": ""}

@@ -105,6 +105,8 @@ def fill(way: str, readers: int, url: str, size: int) -> dict[str, Any] | None:
         try:
             opener = WAYS[way](url, folder, stack)
         except ImportError:
+            if way not in {rival.way for rival in RIVALS}:
+                raise
             return None
         _read(opener, "warm", memoryview(bytearray(BUFFER)))  # imports and the connection, on every way alike
         return _together(opener, readers, size)

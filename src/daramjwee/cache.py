@@ -104,18 +104,26 @@ class Cache:
         Raises `CacheMiss` without an origin, `NotFound` when the origin says so, `FetchError` when it fails.
         """
         engine = self._engine
+        if type(key) is not str or not key.isascii() or not 0 < len(key) < 1024:
+            check_key(key)
+        fetch = engine.origin if fetch is None else _check_fetch(fetch)
         frame = sys._getframe(1)
+        opened_at = (frame.f_code.co_filename, frame.f_lineno)
+        if start == 0 and stop is None and freshness is None and progress is None and timeout is None:
+            stream = engine.open_fresh(key, fetch, opened_at)
+            if stream is not None:
+                return stream
         return engine.open(
             Ask(
-                key if type(key) is str and 0 < len(key) < 256 and key.isascii() else check_key(key),
-                engine.origin if fetch is None else _check_fetch(fetch),
+                key,
+                fetch,
                 engine.freshness if freshness is None else freshness,
-                start if start == 0 else _check_offset("start", start),
+                _check_offset("start", start),
                 stop if stop is None else _check_offset("stop", stop),
                 None if timeout is None else _check_duration("timeout", timeout),
                 True if on_orphan is None else _check_orphan(on_orphan),
                 progress=progress,
-                opened_at=(frame.f_code.co_filename, frame.f_lineno),
+                opened_at=opened_at,
             )
         )
 

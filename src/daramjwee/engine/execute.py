@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Looked up once: an enum's member is found through its metaclass each time.
+_FRESH, _HIT = Verdict.FRESH, Status.HIT
+
 
 class Engine:
     """Tiers, flights and counters of one cache; both doors talk to it."""
@@ -67,6 +70,7 @@ class Engine:
         self.ledger = ledger
         self.clock = clock
         self.closed = False
+        self._open_top = stores[0].open
         self.flights = Flights(self.tiers, pool=pool, counters=self.counters, clock=clock, workers=workers)
         self.tiers.attach(ledger=ledger, clock=clock)
         register(self)
@@ -81,6 +85,24 @@ class Engine:
             raise Closed("the cache is closed; make a new one")
 
     # -- opening -----------------------------------------------------------------------------------------
+
+    def open_fresh(self, key: str, fetch: Fetcher | None, opened_at: tuple[str, int]) -> CacheStream | None:
+        """The short way of an open: a fresh entry of the top tier, whole. None: take the long way, which looks again
+        and knows why."""
+        try:
+            entry = self._open_top(key)
+        except StoreError:
+            return None
+        if entry is None:
+            return None
+        metadata = entry.metadata
+        freshness = self.freshness
+        life = freshness.fresh if metadata.ttl is None else metadata.ttl
+        if metadata.negative or (life is not None and judge(metadata, freshness, self.clock.now()) is not _FRESH):
+            entry.close()
+            return None
+        self.counters.hot += 1
+        return CacheStream(entry, key, _HIT, metadata, owner=self, fetch=fetch, opened_at=opened_at)
 
     def open(self, ask: Ask) -> CacheStream:
         """A stream for one ask. Goes round again whenever what it saw was changed by somebody else."""
@@ -130,9 +152,9 @@ class Engine:
     def _stream(self, ask: Ask, source: Source, status: Status, metadata: Metadata) -> CacheStream:
         return CacheStream(
             source,
-            key=ask.key,
-            status=status,
-            metadata=metadata,
+            ask.key,
+            status,
+            metadata,
             owner=self,
             fetch=ask.fetch,
             start=ask.start,

@@ -28,6 +28,23 @@ if TYPE_CHECKING:
     from daramjwee.model import Fetcher, Metadata, Status
     from daramjwee.stores.protocol import Entry
 
+
+class _Forks:
+    """How often this process came out of a fork: asking for its id at every read would be a call of the system."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def in_child(self) -> None:
+        self.count += 1
+
+
+forks = _Forks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forks.in_child)
+
 # What iteration hands out at a time: large enough for speed, small enough for many readers at once.
 ITERATION_BYTES = 64 * 1024
 # A stream whose tier failed goes on from elsewhere; so often, then the error comes out.
@@ -75,36 +92,41 @@ class CacheStream(io.BufferedIOBase):
     with `with`: a stream that is lost unclosed is a `ResourceWarning` naming the place that opened it.
     """
 
+    # What most streams never set: an attribute of the class costs nothing to make.
+    _stop: int | None = None
+    _progress: Callable[[int, int | None], object] | None = None
+    _located: Entry | None = None
+    _given = False
+    _mends = 0
+
     def __init__(
         self,
         source: Source,
-        *,
         key: str,
         status: Status,
         metadata: Metadata,
+        *,
         owner: Owner,
         fetch: Fetcher | None = None,
+        opened_at: tuple[str, int] | None = None,
         start: int = 0,
         stop: int | None = None,
         progress: Callable[[int, int | None], object] | None = None,
-        opened_at: tuple[str, int] | None = None,
     ) -> None:
         self._source: Source | None = source
         self._readinto_at = source.readinto_at
         self._key = key
-        self._owner = owner
-        self._fetch = fetch
-        self._start = start
-        self._stop = stop
-        self._pos = start
-        self._progress = progress
-        self._opened_at = opened_at
-        self._pid = os.getpid()
-        self._given = False
-        self._mends = 0
-        self._located: Entry | None = None
         self.status = status
         self.metadata = metadata
+        self._owner = owner
+        self._fetch = fetch
+        self._opened_at = opened_at
+        self._start = self._pos = start
+        self._forks = forks.count
+        if stop is not None:
+            self._stop = stop
+        if progress is not None:
+            self._progress = progress
 
     # -- what it is --------------------------------------------------------------------------------------
 
@@ -124,12 +146,14 @@ class CacheStream(io.BufferedIOBase):
 
     def _end(self) -> int | None:
         """Offset in the object at which this stream ends."""
-        total = self.metadata.size
-        if total is None and self._source is not None:
-            total = self._source.size
+        total = self._total()
         if total is None:
             return self._stop if self._stop is not None and self._stop <= self._start else None
         return total if self._stop is None else min(self._stop, total)
+
+    def _total(self) -> int | None:
+        total = self.metadata.size
+        return total if total is not None or self._source is None else self._source.size
 
     def readable(self) -> bool:
         self._check()
@@ -164,13 +188,17 @@ class CacheStream(io.BufferedIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill `buffer`; fewer bytes only at the end of the range."""
-        with memoryview(buffer) as whole, whole.cast("B") as view:
-            return self._fill(view)
+        view = memoryview(buffer)
+        if view.format != "B" or view.ndim != 1:
+            view = view.cast("B")
+        return self._fill(view)
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
         """Read what is there, waiting only for the first byte; 0 at the end."""
-        with memoryview(buffer) as whole, whole.cast("B") as view:
-            return self._read_some(view, least=1)
+        view = memoryview(buffer)
+        if view.format != "B" or view.ndim != 1:
+            view = view.cast("B")
+        return self._read_some(view, least=1)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Exactly `size` bytes, fewer only at the end of the range; all that are left when None or negative."""
@@ -238,42 +266,41 @@ class CacheStream(io.BufferedIOBase):
 
     def _fill(self, view: memoryview) -> int:
         """Read until `view` is full or the range ends."""
-        done, want = 0, len(view)
-        while done < want:
-            count = self._read_some(view[done:] if done else view, least=want - done)
+        want = len(view)
+        done = self._read_some(view, least=want)
+        while 0 < done < want:
+            count = self._read_some(view[done:], least=want - done)
             if count == 0:
                 break
             done += count
         return done
 
     def _read_some(self, view: memoryview, *, least: int) -> int:
+        """One read from the source: what is there, and at least `least` bytes where it can give so many at once."""
         source = self._source
-        if source is None or self._pid != os.getpid():
-            self._check()
-        end = self._end()
-        most = len(view)
-        if end is not None and most > end - self._pos:
-            most = max(0, end - self._pos)
-            view = view[:most]
-            least = min(least, most)
-        elif end is None and self._stop is not None:
-            most = min(most, self._stop - self._pos)
-            view = view[:most]
-            least = min(least, most)
-        if most == 0:
-            self._at_known_end(end)
-            return 0
+        if source is None or self._forks != forks.count:
+            source = self._check()
+        pos = self._pos
+        end = self._stop
+        total = self.metadata.size or self._total()
+        if total is not None and (end is None or total < end):
+            end = total
+        if end is not None and len(view) > end - pos:
+            view = view[: max(0, end - pos)]
+            least = min(least, len(view))
+        if not len(view):
+            return len(self._at_known_end(end))
         try:
             if isinstance(source, FlightReader):
-                count = source.readinto_at(self._pos, view, least)
+                count = source.readinto_at(pos, view, least)
             else:
-                count = self._readinto_at(self._pos, view)
+                count = self._readinto_at(pos, view)
         except StoreError as error:
             self._mend(error)
             return self._read_some(view, least=least)
-        if count == 0 and end is not None:
+        if count == 0 and total is not None:
             raise CorruptEntry(
-                f"{shorten(self._key)} ended at byte {self._pos:,} of {end:,}; open it again to fetch it anew"
+                f"{shorten(self._key)} ended at byte {pos:,} of {total:,}; open it again to fetch it anew"
             )
         self._advance(count)
         return count
@@ -352,17 +379,20 @@ class CacheStream(io.BufferedIOBase):
     def _check(self) -> Source:
         if self._source is None:
             raise Closed(f"the stream of {shorten(self._key)} is closed")
-        if self._pid != os.getpid():
+        if self._forks != forks.count:
             raise Closed(f"the stream of {shorten(self._key)} was opened before a fork; open it again in this process")
         return self._source
 
+    @property
+    def closed(self) -> bool:
+        return self._source is None
+
     def close(self) -> None:
-        source, self._source = getattr(self, "_source", None), None
-        if source is not None and self._pid == os.getpid():
+        source, self._source = self._source, None
+        if source is not None and self._forks == forks.count:
             if self._located is not None:
                 self._located.close()
             source.close()
-        super().close()
 
     def __enter__(self) -> Self:
         self._check()
@@ -379,7 +409,7 @@ class CacheStream(io.BufferedIOBase):
             return
         self._source = None
         place = "" if self._opened_at is None else " (opened at {}:{})".format(*self._opened_at)
-        if self._pid == os.getpid():
+        if self._forks == forks.count:
             if isinstance(source, FlightReader):
                 source.lost()
             else:

@@ -16,9 +16,10 @@ from daramjwee.cli.demo.record import Report, Settings, Step
 from daramjwee.cli.demo.stage import Origin, Stage, Watch, start_origin
 from daramjwee.errors import DaramjweeError
 
+# Each function is called like the step that it returns.
 STEPS: tuple[Callable[[Stage], Step], ...] = (
-    steps.cold_files, steps.warm_memory, steps.warm_files, steps.cold_big, steps.warm_big, steps.ranges, steps.crowd,
-    races.leaver, races.deletion,
+    steps.cold_read, steps.warm_read_memory, steps.warm_read_file, steps.cold_read_big, steps.warm_read_big,
+    steps.range_read, steps.readers_together, races.reader_leaves, races.delete_races_fill,
 )  # fmt: skip
 
 
@@ -47,11 +48,10 @@ def _try(step: Callable[[Stage], Step], stage: Stage) -> Step:
     try:
         return step(stage)
     except (DaramjweeError, OSError) as error:
-        name = step.__name__
+        name, reason = step.__name__, f"{type(error).__name__}: {error}"
         return Step(
-            name=name, title=name.replace("_", " "), seen="failed", ok=False, seconds=perf_counter() - begin,
-            error=f"{type(error).__name__}: {error}",
-        )  # fmt: skip
+            name=name, title=name.replace("_", " "), seen=reason, ok=False, seconds=perf_counter() - begin, error=reason
+        )
 
 
 def report_of(

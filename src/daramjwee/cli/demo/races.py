@@ -26,7 +26,7 @@ HOLD_SECONDS = 60.0
 NEW_BYTES = b"the new state of this key"
 
 
-def leaver(stage: Stage) -> Step:
+def reader_leaves(stage: Stage) -> Step:
     """The reader that began the fill leaves half-way; the others must not notice."""
     size = stage.settings.part_bytes
     title = "a reader leaves half-way"
@@ -53,7 +53,7 @@ def leaver(stage: Stage) -> Step:
     )  # fmt: skip
 
 
-def deletion(stage: Stage) -> Step:
+def delete_races_fill(stage: Stage) -> Step:
     """A key is deleted, and another replaced, while an older fill of it runs."""
     title = "delete during a fill"
     size = stage.settings.race_bytes

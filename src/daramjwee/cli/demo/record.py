@@ -19,7 +19,7 @@ from daramjwee.units import MIB, format_size, parse_duration, parse_size
 MEMORY_TIER_BYTES = 32 * MIB
 MEMORY_LIMIT_BYTES = 64 * MIB
 LEAST_BIG_BYTES = 8 * MIB
-MOST_READERS = 512
+MOST_READERS = 256
 # Of this length the races and the leaving reader take at least; below that a fill would be over before they begin.
 LEAST_RACE_BYTES = 4 * MIB
 

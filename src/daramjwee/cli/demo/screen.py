@@ -15,7 +15,10 @@ from daramjwee.cli.render import format_rate, is_terminal, polled_progress, prin
 from daramjwee.units import format_duration, format_size
 
 # They fit a screen of 80 columns. "fetches": by the origin's own count.
-COLUMNS = ("step", "bytes", "fetches", "first byte", "time", "rate", "ok")
+COLUMNS = ("step", "bytes", "fetches", "1st byte", "time", "rate", "ok")
+
+# From here on there is room for more space between the columns.
+WIDE = 94
 
 
 class Silent:
@@ -84,11 +87,14 @@ class Live(Silent):
         self._done = 0
 
     def opened(self, stage: Stage) -> None:
+        from rich.table import Table
         from rich.text import Text
 
-        self._console.print()
+        facts = Table.grid(padding=(0, 2, 0, 0))
         for name, text in facts_of(stage):
-            self._console.print(Text.assemble((f"  {name:<9}", "dim"), printable(text)))
+            facts.add_row(Text(f"  {name}", style="dim"), Text(printable(text)))
+        self._console.print()
+        self._console.print(facts)
         self._console.print()
         self._progress.start()
 
@@ -111,7 +117,13 @@ class Live(Silent):
         mark = ("  ✓ ", "green") if step.ok else ("  ✗ ", "bold red")
         time = (f"  {format_duration(step.seconds)}", "dim")
         self._console.print(Text.assemble(mark, (step.title, "bold"), time))
-        self._console.print(Text(f"    {printable(step.seen)}", style="dim" if step.ok else "red"))
+        self._print_indented(step.seen, 4, "dim" if step.ok else "red")
+
+    def _print_indented(self, text: str, indent: int, style: str) -> None:
+        from rich.padding import Padding
+        from rich.text import Text
+
+        self._console.print(Padding(Text(printable(text), style=style), (0, 0, 0, indent)))
 
     def close(self, report: Report | None) -> None:
         self._progress.stop()
@@ -121,7 +133,8 @@ class Live(Silent):
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False, padding=(0, 1))
+        room = 1 if self._console.width >= WIDE else 0
+        table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=(0, room))
         for index, name in enumerate(COLUMNS):
             table.add_column(name, justify="right" if index else "left", no_wrap=True)
         for step in report.steps:
@@ -130,7 +143,7 @@ class Live(Silent):
         self._console.print()
         self._console.print(table)
         for line in closing_of(report):
-            self._console.print(Text(f"  {printable(line)}", style="bold" if report.ok else "bold red"))
+            self._print_indented(line, 2, "bold" if report.ok else "bold red")
         self._console.print()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,11 +21,15 @@ from daramjwee.bench.origin import BLOCK_BYTES, slow_origin, synthetic_bytes
 from daramjwee.cli.demo.files import RealFile, installation, pick_files
 from daramjwee.cli.demo.record import MEMORY_LIMIT_BYTES, MEMORY_TIER_BYTES, Settings, Step
 from daramjwee.engine.lifecycle import Drain
+from daramjwee.errors import ConfigError, Problem
+from daramjwee.units import MIB, format_size
 
 BIG = "big.bin"
 PART = "half-read.bin"
 DELETED = "deleted.bin"
 REPLACED = "replaced.bin"
+# What a file tier leaves free on its disk, and some for others.
+SPARE_BYTES = 96 * MIB
 
 
 class Origin(Protocol):
@@ -96,6 +101,7 @@ class Stage:
                 BIG: settings.big_bytes, PART: settings.part_bytes, DELETED: settings.race_bytes,
                 REPLACED: settings.race_bytes,
             }  # fmt: skip
+            self._check_room()
             self.folder = self._ends.enter_context(
                 tempfile.TemporaryDirectory(prefix="daramjwee-demo-", dir=self._under)
             )
@@ -115,6 +121,14 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._opened.__exit__(kind, error, traceback)
+
+    def _check_room(self) -> None:
+        under = self._under or tempfile.gettempdir()
+        free = shutil.disk_usage(under).free
+        needed = sum(self.sizes.values()) + sum(file.size for file in self.files) + SPARE_BYTES
+        if free < needed:
+            mend = f"has {format_size(free)} free, {format_size(needed)} are needed: name another, or a smaller --size"
+            raise ConfigError([Problem("--folder", under, mend)], subject="demo")
 
     def reopen(self) -> None:
         """Close the cache, waiting for what it still has to do, and open it anew: memory empty, the folder as it was."""

@@ -3,7 +3,7 @@
 Each is a function of the stage that does one thing, measures it, and returns what it saw with what it had to see.
 
 Invariant: a figure in a `Step` was measured in that step; how often the origin was asked is the origin's own count.
-Threads: one; `crowd` starts its readers and waits for them.
+Threads: one; `readers_together` starts its readers and waits for them.
 Design: docs/cli.md
 """
 
@@ -35,7 +35,7 @@ class _Files(NamedTuple):
     right: int
 
 
-def cold_files(stage: Stage) -> Step:
+def cold_read(stage: Stage) -> Step:
     """Real files, none of them in the cache."""
     title = "cold read, real files"
     stage.origin.reset()
@@ -50,13 +50,13 @@ def cold_files(stage: Stage) -> Step:
     )  # fmt: skip
 
 
-def warm_memory(stage: Stage) -> Step:
+def warm_read_memory(stage: Stage) -> Step:
     """Those of the files that belong in the memory tier, again."""
     files = [file for file in stage.files if file.size <= stage.memory.largest_fill]
     return _warm(stage, files, "warm_read_memory", "warm read, memory tier", tier=0)
 
 
-def warm_files(stage: Stage) -> Step:
+def warm_read_file(stage: Stage) -> Step:
     """All files again, from a cache that was closed and opened anew: what a new process finds."""
     begin = perf_counter()
     stage.reopen()
@@ -83,13 +83,13 @@ def _warm(
     )  # fmt: skip
 
 
-def cold_big(stage: Stage) -> Step:
+def cold_read_big(stage: Stage) -> Step:
     """The big object, cold, by one reader alone: what the others are compared with."""
     title = f"cold read, {format_size(stage.settings.big_bytes)}"
     return _big(stage, "cold_read_big", title, status="MISS", fetches=1)
 
 
-def warm_big(stage: Stage) -> Step:
+def warm_read_big(stage: Stage) -> Step:
     """The big object again, from the file tier."""
     title = f"warm read, {format_size(stage.settings.big_bytes)}"
     return _big(stage, "warm_read_big", title, status="HIT", fetches=0)
@@ -110,7 +110,7 @@ def _big(stage: Stage, name: str, title: str, *, status: str, fetches: int) -> S
     )  # fmt: skip
 
 
-def ranges(stage: Stage) -> Step:
+def range_read(stage: Stage) -> Step:
     """Parts of the big object, at both ends and across the borders of blocks."""
     size, title = stage.settings.big_bytes, "range reads"
     spans = [(0, 1), (size // 3 - 5, size // 3 + 1_000_003), (size // 2 - 1, size // 2 + 1), (size - 4097, size)]
@@ -132,7 +132,7 @@ def ranges(stage: Stage) -> Step:
     )  # fmt: skip
 
 
-def crowd(stage: Stage) -> Step:
+def readers_together(stage: Stage) -> Step:
     """All readers open the big object at the same moment, and nobody has it yet."""
     count, size = stage.settings.readers, stage.settings.big_bytes
     title = f"{count} readers, cold"

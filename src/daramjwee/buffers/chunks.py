@@ -32,8 +32,18 @@ if TYPE_CHECKING:
 LOOK_AGAIN_SECONDS = 0.25
 # While a class has fewer arenas, or a free chunk, copies may use it without need: five chunks of 512 KiB.
 ROOMY_ARENAS = 2
-# `getrefcount(chunk)` when only its arena's list refers to it: list, loop variable, argument.
-STRAY = 3
+
+
+def _count_in_list() -> int:
+    things = [object()]
+    for thing in things:
+        count = getrefcount(thing)
+    return count
+
+
+# `getrefcount(chunk)`, asked in a loop over a list, when only that list refers to it. Releases of Python count the
+# loop's own references differently, so it is found out.
+STRAY = _count_in_list()
 
 
 class Counts(NamedTuple):
@@ -309,7 +319,6 @@ class Chunks:
 
     def _work_locked(self) -> _Todo:
         self._pending = False
-        self.alert = False
         gone = self._sift_locked()
         wake = []
         for waiter in tuple(self._waiters):
@@ -323,8 +332,8 @@ class Chunks:
             gone += self._take_idle_locked(None)
         elif missing > 0:
             gone += self._take_idle_locked(missing)
-        if self._waiters or self.closed or missing > 0:
-            self.alert = True
+        # Never False in between while somebody waits: a give-back in that moment would go unseen.
+        self.alert = bool(self._waiters) or self.closed or missing > 0
         return _Todo(wake, gone)
 
     def _sift_locked(self) -> list[Arena]:

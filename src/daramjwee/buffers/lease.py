@@ -22,8 +22,19 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers.arenas import Chunk
 
-# `getrefcount(chunk.array)` when only the chunk refers to it: its slot, and the argument of the call.
-ALONE = 2
+
+def _count_in_slot() -> int:
+    class Holder:
+        __slots__ = ("array",)
+
+    holder = Holder()
+    holder.array = object()  # type: ignore[attr-defined]
+    return getrefcount(holder.array)  # type: ignore[attr-defined]
+
+
+# `getrefcount(chunk.array)` when only the chunk refers to it: its slot, and what the call itself holds. Found out,
+# because releases of Python count the latter differently.
+ALONE = _count_in_slot()
 
 
 class Lease:
@@ -96,15 +107,6 @@ class Lease:
         else:
             chunk.home.suspects.append(chunk)
         chunk.home.attend()
-
-    def abandon(self) -> None:
-        """Give the memory back as a finalizer may: no lock is touched, and it is free only a little later."""
-        chunk, self._chunk = self._chunk, None
-        if chunk is not None:
-            del self.view
-            chunk.puts += 1
-            chunk.home.suspects.append(chunk)
-            chunk.home.alert = True
 
     @property
     def released(self) -> bool:

@@ -300,7 +300,7 @@ class Flights:
         try:
             entry = staged.staging.commit(metadata, guard=guard)
         except StoreError as error:
-            self._tiers.trouble("write_failed", ask.key, staged.tier, error)
+            self._tiers.trouble("fill_not_kept", ask.key, staged.tier, error)
             entry = None
         if entry is None:
             staged.staging.abort()

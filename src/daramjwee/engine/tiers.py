@@ -103,7 +103,7 @@ class Tiers:
             try:
                 return Staged(tier.store.stage(key, metadata), tier)
             except (StoreError, LimitExceeded) as error:
-                self.trouble("write_failed", key, tier, error)
+                self.trouble("stage_refused", key, tier, error)
         return None
 
     def delete(self, key: str, *, guard: Guard, but: Tier | None = None) -> bool:
@@ -126,7 +126,7 @@ class Tiers:
                 try:
                     restamp(key, metadata, guard=guard)
                 except StoreError as error:
-                    self.trouble("write_failed", key, tier, error)
+                    self.trouble("restamp_failed", key, tier, error)
 
     def spread(self, key: str, source: Tier, *, guard: Guard, pool: BufferPool) -> None:
         """Copy the key from `source` to every tier below that takes it, as long as `guard` holds."""

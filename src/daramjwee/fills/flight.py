@@ -316,13 +316,12 @@ class Flight:
 
     def _lose_spool(self, error: DaramjweeError) -> None:
         """The staging takes no more: readers go on through a window, and nothing will be published."""
-        kind = "too_large" if isinstance(error, LimitExceeded) else "write_failed"
         logger.warning("not caching %s: %s", shorten(self.key), error)
         with self.lock:
             self.kernel.spool_lost()
             wake = self._wake_all_locked()
         wake_each(wake)
-        self._observer.notice(Event(kind, self.key, None, str(error)))
+        self._observer.notice(Event("fill_not_kept", self.key, None, str(error)))
 
     def _finish(self) -> None:
         """The body ended: check it against what the origin said, publish, then tell the readers."""
@@ -348,7 +347,7 @@ class Flight:
                 self.entry = self.staging.commit(metadata, guard=self._guard)
             except StoreError as error:
                 logger.warning("not caching %s: %s", shorten(self.key), error)
-                self._observer.notice(Event("write_failed", self.key, None, str(error)))
+                self._observer.notice(Event("fill_not_kept", self.key, None, str(error)))
         # Gone from the table and published before anybody wakes: who wakes and looks up again finds the entry.
         self._say_over()
         self._settle(None)

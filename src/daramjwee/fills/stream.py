@@ -115,6 +115,8 @@ class CacheStream(io.BufferedIOBase):
     ) -> None:
         self._source: Source | None = source
         self._readinto_at = source.readinto_at
+        whole = stop is None and progress is None and not isinstance(source, FlightReader)
+        self._direct = self._readinto_at if whole else None
         self._key = key
         self.status = status
         self.metadata = metadata
@@ -191,6 +193,19 @@ class CacheStream(io.BufferedIOBase):
         view = memoryview(buffer)
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
+        direct = self._direct
+        if direct is not None and self._forks == forks.count:
+            # An entry gives all that fits at once: the short way for the read that matters most. Between large
+            # copies every Python frame on it is a cold one.
+            try:
+                count = direct(self._pos, view)
+            except StoreError as error:
+                self._mend(error)
+            else:
+                if count:
+                    self._pos += count
+                    self._given = True
+                    return count
         return self._fill(view)
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
@@ -322,6 +337,7 @@ class CacheStream(io.BufferedIOBase):
         old = self._source
         self._source, self.metadata = mended
         self._readinto_at = self._source.readinto_at
+        self._direct = None
         if old is not None:
             old.close()
 
@@ -388,7 +404,7 @@ class CacheStream(io.BufferedIOBase):
         return self._source is None
 
     def close(self) -> None:
-        source, self._source = self._source, None
+        source, self._source, self._direct = self._source, None, None
         if source is not None and self._forks == forks.count:
             if self._located is not None:
                 self._located.close()

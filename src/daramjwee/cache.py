@@ -7,7 +7,7 @@ Design: docs/design/overview.md
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 
@@ -268,6 +268,11 @@ class Cache:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close(Drain.FINISH if kind is None else Drain.ABORT)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Cache cannot be pickled: it has threads and open files; make one in each process, over the same folder"
+        )
 
     def __repr__(self) -> str:
         engine = self._engine

@@ -120,28 +120,36 @@ CONFIG = BufferPoolConfig()
 
 
 @pytest.mark.parametrize(
-    ("expected", "direct_from", "large", "config", "plan"),
+    ("expected", "direct_from", "sockets", "config", "plan"),
     [
-        (None, None, True, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (10, None, True, CONFIG, CopyPlan(Strategy.POOLED, 4 * KIB)),
-        (100_000, None, True, CONFIG, CopyPlan(Strategy.POOLED, 100_000)),
-        (MIB, None, True, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
+        (None, None, False, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
+        (10, None, False, CONFIG, CopyPlan(Strategy.POOLED, 4 * KIB)),
+        (100_000, None, False, CONFIG, CopyPlan(Strategy.POOLED, 100_000)),
+        (MIB, None, False, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
         (4 * MIB, None, True, CONFIG, CopyPlan(Strategy.CHUNKED, 512 * KIB)),
         (4 * MIB, None, False, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (4 * MIB, None, True, CONFIG.replace(chunk_size="64KiB"), CopyPlan(Strategy.CHUNKED, 64 * KIB)),
-        (10, 0, True, CONFIG, CopyPlan(Strategy.DIRECT, 256 * KIB)),
-        (10, 64 * KIB, True, CONFIG, CopyPlan(Strategy.POOLED, 4 * KIB)),
-        (None, 64 * KIB, True, CONFIG, CopyPlan(Strategy.DIRECT, 256 * KIB)),
-        (MIB, 64 * KIB, True, CONFIG.replace(large_object_strategy="chunked"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (MIB, None, True, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.POOLED, MIB)),
-        (None, None, True, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (MIB, None, True, CONFIG.replace(large_object_strategy="direct"), CopyPlan(Strategy.DIRECT, 256 * KIB)),
-        (100, None, True, CONFIG.replace(large_object_strategy="direct"), CopyPlan(Strategy.POOLED, 4 * KIB)),
+        (4 * MIB, None, False, CONFIG.replace(chunk_size="64KiB"), CopyPlan(Strategy.CHUNKED, 64 * KIB)),
+        (10, 0, False, CONFIG, CopyPlan(Strategy.DIRECT, 256 * KIB)),
+        (10, 64 * KIB, False, CONFIG, CopyPlan(Strategy.POOLED, 4 * KIB)),
+        (None, 64 * KIB, False, CONFIG, CopyPlan(Strategy.DIRECT, 256 * KIB)),
+        (MIB, 64 * KIB, False, CONFIG.replace(large_object_strategy="chunked"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
+        (MIB, None, False, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.POOLED, MIB)),
+        (None, None, False, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
+        (MIB, None, False, CONFIG.replace(large_object_strategy="direct"), CopyPlan(Strategy.DIRECT, 256 * KIB)),
+        (
+            MIB,
+            None,
+            False,
+            CONFIG.replace(large_object_strategy="pooled", max_pool_bytes=MIB),
+            CopyPlan(Strategy.POOLED, MIB),
+        ),
+        (65 * MIB, None, False, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
+        (100, None, False, CONFIG.replace(large_object_strategy="direct"), CopyPlan(Strategy.POOLED, 4 * KIB)),
     ],
 )
-def test_the_plan_follows_size_ends_and_configuration(expected, direct_from, large, config, plan):
+def test_the_plan_follows_size_ends_and_configuration(expected, direct_from, sockets, config, plan):
     """The decision, case by case."""
-    assert plan_copy(expected, config, direct_from=direct_from, large=large) == plan
+    assert plan_copy(expected, config, direct_from=direct_from, sockets=sockets) == plan
 
 
 def test_a_decision_is_logged_at_debug_level_only(pool, endpoints, caplog):

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 # How long a waiter sleeps at most before it looks again: a surviving view and a lost lease tell nobody of their end.
 LOOK_AGAIN_SECONDS = 0.25
-# While a class has fewer arenas, or a free chunk, copies may use it without need: five chunks of 512 KiB.
-ROOMY_ARENAS = 2
 
 
 def _count_in_list() -> int:
@@ -143,11 +141,6 @@ class Chunks:
         self._maintained_at = clock.monotonic()
 
     # -- taking ------------------------------------------------------------------------------------------
-
-    def roomy_for(self, size: int) -> bool:
-        """Whether few use chunks of `size` now. Without a lock: an answer that is just out of date does no harm."""
-        index = min(bisect_left(self.sizes, size), len(self.sizes) - 1)
-        return bool(self.frees[index]) or len(self._arenas[index]) < ROOMY_ARENAS
 
     def obtain(self, size: int, seconds: float, *, private: bool = False) -> Chunk:
         """A chunk of at least `size` bytes: free, newly mapped, or waited for. Counts it as hit or miss.

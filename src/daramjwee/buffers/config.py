@@ -61,7 +61,7 @@ class BufferPoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     `enabled`: False serves every request from private memory, given back at once. `default_buffer_size`: a
     chunk for objects of unknown size. `min_buffer_size`, `max_buffer_size`: bounds of what is pooled; above
     them memory is mapped for one lease only. `chunk_size`: None chooses (the default size; 512 KiB
-    from 4 MiB objects up). `large_object_strategy`: how objects from `large_object_threshold` up are copied.
+    for sockets from 4 MiB objects up). `large_object_strategy`: how objects from `large_object_threshold` up are copied.
     `max_pool_bytes`: arenas kept by this pool. `acquire_timeout`: how long a request waits for memory.
     `max_idle_age`: after that, memory nobody uses goes back to the system.
 

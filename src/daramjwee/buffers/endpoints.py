@@ -65,13 +65,19 @@ def socket_of(thing: Any, *, exact: bool) -> socket.socket | None:
 
 def readinto_of(src: Any) -> ReadInto | None:
     """How `src` fills memory it is given, None when it can only return bytes."""
-    found = socket_of(src, exact=False)
-    if found is not None:
-        return found.recv_into
-    if getattr(type(src), "readinto", None) is io.BufferedIOBase.readinto:
-        return None  # what every subclass inherits: it calls `read` and copies
-    readinto: ReadInto | None = getattr(src, "readinto", None)
-    return readinto
+    connection = socket_of(src, exact=False)
+    if connection is not None:
+        return connection.recv_into
+    kind = type(src)
+    # As it comes, where there is such a call: the other waits until the chunk is full, and the sink waits with it.
+    for name in ("readinto1", "readinto"):
+        inherited = getattr(kind, name, None)
+        # What io.BufferedIOBase gives every subclass only reads and copies.
+        if inherited is not getattr(io.BufferedIOBase, name):
+            found: ReadInto | None = getattr(src, name, None)
+            if found is not None:
+                return found
+    return None
 
 
 def read_of(src: Any) -> Read:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
-from daramjwee.buffers.copy import LARGE_CHUNK_BYTES, LARGE_CHUNK_FROM, Copy, CopyPlan, CopyResult, plan_copy, run_copy
+from daramjwee.buffers.copy import Copy, CopyResult, run_copy
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
 from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
@@ -127,11 +127,6 @@ class BufferPool:
         if not uses & self._unrecorded or (uses == 1 and self._unrecorded > 0):
             _record_place(chunk)
         return Lease(chunk, count)
-
-    def plan(self, expected: int | None, direct_from: int | None) -> CopyPlan:
-        """How to move an object of `expected` bytes, with the memory there is now."""
-        large = expected is not None and expected >= LARGE_CHUNK_FROM and self._chunks.roomy_for(LARGE_CHUNK_BYTES)
-        return plan_copy(expected, self._config, direct_from=direct_from, large=large)
 
     def maintain(self) -> int:
         """Give memory back to the system that nobody has used for `max_idle_age`; bytes given back."""

@@ -15,6 +15,7 @@ import warnings
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from daramjwee.buffers.copy import plan_copy
 from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, write_all, write_of
 from daramjwee.errors import Closed, ConfigError, Problem
 
@@ -72,7 +73,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
         self._write, self._none_blocks = write_of(sink)
         self._drop = on_sink_error == "drop"
         self._pool = pool
-        self._chunk_bytes = min(pool.plan(size, None).chunk, pool.config.max_buffer_size)
+        self._chunk_bytes = min(plan_copy(size, pool.config).chunk, pool.config.max_buffer_size)
         self._held: Data = b""
         self._start = self._stop = 0  # what of the chunk is read and not handed out
         self._source_error: BaseException | None = None

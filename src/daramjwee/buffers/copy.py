@@ -269,7 +269,9 @@ def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float) -> Str
         direct_from = 0
     if run.limit != ENDLESS:
         expected = run.limit if expected is None else min(expected, run.limit)
-    sockets = socket_of(src, exact=False) is not None or socket_of(dst, exact=False) is not None
+    sockets = False
+    if expected is not None and expected >= LARGE_CHUNK_FROM:
+        sockets = socket_of(src, exact=False) is not None or socket_of(dst, exact=False) is not None
     strategy, chunk = plan_copy(expected, pool.config, direct_from=direct_from, sockets=sockets)
     if strategy is POOLED and chunk > pool.ledger.limit:
         strategy, chunk = CHUNKED, pool.config.default_buffer_size

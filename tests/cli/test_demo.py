@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
 import signal
+import subprocess
 import threading
 
 import pytest
 
 from daramjwee.bench.origin import synthetic_bytes
 from daramjwee.bench.origin_server import OriginServer
+from daramjwee.cli.demo import memory
 from daramjwee.cli.demo.files import installation, pick_files
 from daramjwee.cli.demo.play import play
 from daramjwee.cli.demo.record import MEMORY_TIER_BYTES, Settings, faults_of, settings_of
@@ -58,6 +62,25 @@ def test_a_pipe_gets_plain_lines_and_a_table(daramjwee, tmp_path):
     assert "8 readers, 1 origin fetch, 8 digests right" in text
     assert "every figure as it has to be" in text
     assert max(map(len, text.split("\nstep ")[1].split("\n\n")[0].splitlines())) <= 80
+
+
+def test_a_terminal_sees_it_live(daramjwee, tmp_path):
+    """Bars while it runs, a mark for each step, the table; the same figures."""
+    outside, inside = pty.openpty()
+    environment = daramjwee.environment() | {"TERM": "xterm-256color", "COLUMNS": "120"}
+    line = daramjwee.line("demo", "--folder", tmp_path, *SMALL)
+    seen = b""
+    with subprocess.Popen(line, env=environment, stdout=inside, stderr=inside, stdin=inside) as process:
+        os.close(inside)
+        with contextlib.suppress(OSError):  # how a terminal says that nobody is there any more
+            while piece := os.read(outside, 65536):
+                seen += piece
+    os.close(outside)
+    text = seen.decode()
+    assert process.returncode == 0, text
+    assert text.count("✓") == len(STEPS)
+    assert "8 readers, 1 origin fetch, 8 digests right" in text
+    assert "8 readers, cold" in text
 
 
 def test_an_interrupted_run_removes_its_folder_and_ends_its_origin(daramjwee, tmp_path):
@@ -218,6 +241,27 @@ def test_the_files_are_real_spread_over_sizes_and_within_the_limit():
     assert all(os.path.getsize(os.path.join(folder, file.name)) == file.size for file in files)
     assert sum(size <= MEMORY_TIER_BYTES // 8 for size in sizes) > 3
     assert pick_files(folder, 12, 8 << 20) == files
+
+
+@pytest.mark.parametrize(
+    ("reset", "resident", "means"),
+    [(True, {"VmRSS": 100, "VmHWM": 130}, "during the step"), (False, {"VmRSS": 100, "VmHWM": 130}, "upper bound")],
+)
+def test_the_peak_is_what_came_on_top_and_says_how_it_was_measured(monkeypatch, reset, resident, means):
+    """Where the kernel does not let us begin anew, the figure is an upper bound, and is called one."""
+    monkeypatch.setattr(memory, "forget_peak", lambda: reset)
+    monkeypatch.setattr(memory, "resident_bytes", lambda field="VmRSS": resident[field])
+    peak = memory.PeakMeter().read()
+    assert peak.bytes == 30
+    assert means in peak.means
+
+
+def test_without_proc_the_peak_comes_from_getrusage(monkeypatch):
+    """A system without /proc has a figure too, of another kind."""
+    monkeypatch.setattr(memory, "resident_bytes", lambda field="VmRSS": None)
+    peak = memory.PeakMeter().read()
+    assert peak.bytes >= 0
+    assert "getrusage" in peak.means
 
 
 def test_digests_are_those_of_the_bytes():

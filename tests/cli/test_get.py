@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import stat
 import subprocess
@@ -121,6 +122,8 @@ def test_a_device_is_written_to_and_not_replaced(daramjwee, origin, folder):
     """`-o /dev/null` must never make a file of it."""
     assert daramjwee("get", origin.url("whole"), "--cache", folder, "-o", "/dev/null").returncode == 0
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    full = daramjwee("get", origin.url("whole"), "--cache", folder, "-o", "/dev/full")
+    assert (full.returncode, full.stderr) == (1, b"daramjwee: /dev/full: No space left on device\n")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +230,7 @@ def test_a_folder_that_cannot_be_used_is_named(daramjwee, origin, tmp_path):
     done = daramjwee("get", origin.url("whole"), "--cache", tmp_path / "cache", "-o", tmp_path / "nowhere" / "out.bin")
     assert done.returncode == 1
     assert b"nowhere" in done.stderr
+    assert b"No such file or directory" in done.stderr
     assert b"Traceback" not in done.stderr
 
 
@@ -242,8 +246,6 @@ def test_two_gets_of_one_url_at_once_both_have_every_byte(daramjwee, origin, fol
 
 def test_a_terminal_sees_a_bar_and_a_pipe_does_not(daramjwee, origin, folder):
     """The bar is for eyes; it is drawn on standard error and wiped away at the end."""
-    import pty
-
     outside, inside = pty.openpty()
     environment = daramjwee.environment() | {"TERM": "xterm-256color"}
     line = daramjwee.line("get", origin.url("stall"), "--cache", folder)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -99,9 +100,13 @@ def _guarded(command: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:
             silence_stdout()
             status = BROKEN_PIPE_STATUS
-        except (DaramjweeError, OSError) as error:
-            status = getattr(error, "exit_status", UNEXPECTED_STATUS)
+        except DaramjweeError as error:
+            status = error.exit_status
             _report(error, str(error) or type(error).__name__)
+        except OSError as error:
+            status = UNEXPECTED_STATUS
+            where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            _report(error, where + (error.strerror or str(error)))
         except (typer.Exit, typer.BadParameter, typer.Abort):
             raise
         except Exception as error:  # noqa: BLE001 - the last border: a person gets a message, not a traceback

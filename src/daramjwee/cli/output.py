@@ -33,14 +33,20 @@ def replacing(path: str) -> Iterator[Any]:
     # A link stays a link: what it points to is replaced.
     real = os.path.realpath(path)
     mode = _mode_of(real, path)
-    if mode is not None and not stat.S_ISREG(mode):
-        with open(real, "wb", buffering=0) as device:
-            yield device
-        return
-    with _temporary(real, None if mode is None else stat.S_IMODE(mode)) as (name, file):
-        yield file
-        file.close()
-        os.replace(name, real)
+    try:
+        if mode is not None and not stat.S_ISREG(mode):
+            with open(real, "wb", buffering=0) as device:
+                yield device
+            return
+        with _temporary(real, None if mode is None else stat.S_IMODE(mode)) as (name, file):
+            yield file
+            file.close()
+            os.replace(name, real)
+    except OSError as error:
+        if error.filename is None or error.filename2 is not None:
+            # A write does not know its file, and a rename names one that nobody asked for.
+            error.filename, error.filename2 = path, None
+        raise
 
 
 def _mode_of(real: str, path: str) -> int | None:

@@ -90,7 +90,6 @@ class Stage:
         self._under = folder
         self._make_origin = origin
         self._ends = ExitStack()
-        self._is_open = False
 
     def __enter__(self) -> Self:
         with self._ends:
@@ -113,8 +112,8 @@ class Stage:
             # A cache that is left by an exception is not waited for.
             self._ends.push(self._close_cache)
             self.digests = {name: digests_of(name, self.sizes[name]) for name in (BIG, PART)}
+            self.watch.opened(self)
             self._opened = self._ends.pop_all()
-        self.watch.opened(self)
         return self
 
     def __exit__(

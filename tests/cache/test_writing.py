@@ -274,6 +274,16 @@ def test_bad_settings_are_all_named_at_once(arguments: dict[str, object], fields
         assert caught.match(field)
 
 
+def test_get_refuses_a_large_object_in_memory_too() -> None:
+    """The short way of a hit in memory knows the default limit."""
+    data = bytes(65 * 1024 * 1024)
+    with Cache(MemoryStore("128MiB")) as cache:
+        cache.set("k", data)
+        with pytest.raises(LimitExceeded, match="65MiB"):
+            cache.get("k")
+        assert cache.get("k", max_bytes="65MiB") is data
+
+
 def test_one_store_twice_is_refused() -> None:
     """A tier above itself would delete its own entries as older copies."""
     store = MemoryStore("1MiB")

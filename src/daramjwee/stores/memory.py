@@ -20,7 +20,7 @@ from daramjwee.stores.forks import survive_fork
 from daramjwee.stores.limits import check_limits
 from daramjwee.stores.memory_staging import MemoryEntry, MemoryStaging
 from daramjwee.stores.shelf import Record, Shelf, with_size
-from daramjwee.units import format_size
+from daramjwee.units import MIB, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
 # One object may fill this share of the tier by streaming through it; a larger one had better go to a lower tier,
 # or a few of them would push everything else out.
 LARGEST_FILL_SHARE = 8
+# What `Cache.get` gives without being told to give more: its default `max_bytes`.
+LARGEST_WHOLE = 64 * MIB
 
 
 class HotEntry(Record):
     """What `hot(key)` finds: everything a hit needs, as plain attributes.
 
-    `whole`: the body where it is one `bytes` (None: read it through `open`; None for a negative entry too).
+    `whole`: the body where it is one `bytes` of at most 64 MiB, what `Cache.get` gives without being told to give more
+    (None: read it through `open`; None for a negative entry too).
     `born`: monotonic time at which the origin last confirmed it. Set `visited = True` on a hit, without a lock.
     """
 
@@ -51,7 +54,7 @@ class HotEntry(Record):
         super().__init__(key, body.size)
         self.body = body
         self.size = body.size
-        self.whole = None if metadata.negative else body.whole
+        self.whole = None if metadata.negative or body.size > LARGEST_WHOLE else body.whole
         self.metadata = metadata
         self.ttl = metadata.ttl
         self.born = born

@@ -77,7 +77,6 @@ class Cache:
         # The short way of a fresh hit in the top tier, taken by `get` without a lock or a stream.
         self._hot: Callable[[str], HotEntry | None] = getattr(tiers[0], "hot", None) or _nothing_hot
         self._monotonic = clock.monotonic
-        self._fresh = freshness.fresh
         self._counters = self._engine.counters
 
     # -- reading -----------------------------------------------------------------------------------------
@@ -135,18 +134,17 @@ class Cache:
         Raises as `open`, and `LimitExceeded` for an object larger than `max_bytes` (64 MiB): use `open` for it.
         """
         hot = self._hot(key)
-        if hot is not None and max_bytes is MOST_GET:
-            whole = hot.whole
-            if whole is not None:
-                life = self._fresh if hot.ttl is None else hot.ttl
-                if life is None or self._monotonic() - hot.born < life:
-                    hot.visited = True
-                    self._counters.hot += 1
-                    return whole
+        if hot is not None and self._monotonic() < hot.until and max_bytes is MOST_GET:
+            hot.visited = True
+            self._counters.hot += 1
+            return hot.whole  # type: ignore[return-value]  # armed only where there is one
         return self._get(key, fetch, default, max_bytes)  # type: ignore[no-any-return]  # default may be anything
 
     def _get(self, key: str, fetch: Fetcher | None, default: Any, max_bytes: Size) -> Any:
         limit = _check_size("max_bytes", max_bytes)
+        hot = self._hot(check_key(key))
+        if hot is not None:
+            self._engine.arm(hot)
         tries = ATTEMPTS
         while True:
             tries -= 1

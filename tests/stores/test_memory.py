@@ -135,18 +135,19 @@ def test_a_large_body_is_kept_in_segments():
 
 
 def test_hot_finds_everything_a_hit_needs():
-    """metadata, whole, size, ttl, and born: monotonic time of the origin's last word, never in the future."""
-    store, _, clock = attached()
-    clock.advance(100)
-    put(store, "k", b"abc", stored_at=clock.now() - 40, ttl=60.0)
+    """metadata, whole, size, and until: armed by whoever judges freshness, disarmed by new metadata."""
+    store = MemoryStore("1MiB")
+    put(store, "k", b"abc", ttl=60.0)
     hot = store.hot("k")
-    assert (hot.whole, hot.size, hot.ttl, hot.metadata.stored_at) == (b"abc", 3, 60.0, clock.now() - 40)
-    assert hot.born == clock.monotonic() - 40
+    assert (hot.whole, hot.size, hot.metadata.ttl, hot.until) == (b"abc", 3, 60.0, 0.0)
     assert hot.visited is False
-    put(store, "future", b"", stored_at=clock.now() + 1000)
-    assert store.hot("future").born == clock.monotonic()
-    store.restamp("k", Metadata(stored_at=clock.now(), ttl=5.0))
-    assert (store.hot("k").born, store.hot("k").ttl) == (clock.monotonic(), 5.0)
+    judged = hot.metadata
+    store.arm(hot, judged, 7.0)
+    assert hot.until == 7.0
+    store.restamp("k", Metadata(ttl=5.0))
+    assert (hot.metadata.ttl, hot.until) == (5.0, 0.0)
+    store.arm(hot, judged, 8.0)
+    assert hot.until == 0.0, "armed by a judgement of metadata that was replaced meanwhile"
     put(store, "gone", b"", negative=True)
     assert store.hot("gone").whole is None
     assert store.hot("nobody") is None

@@ -7,11 +7,12 @@ Threads: any; it has no lock of its own (see `fetch` and `fence`).
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from daramjwee.engine.counters import CacheStats, Counters, TierStats
 from daramjwee.engine.fetch import Ask, Flights
-from daramjwee.engine.freshness import Verdict, judge
+from daramjwee.engine.freshness import Verdict, age_of, judge, lifetime_of
 from daramjwee.engine.lifecycle import register
 from daramjwee.engine.plan import Act, Seen, plan_open, plan_promotion, plan_tier
 from daramjwee.engine.tiers import Tiers
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from daramjwee.fills.reader import FlightReader
     from daramjwee.fills.stream import Source
     from daramjwee.model import Clock, Fetcher, FetchResult, Freshness, Metadata
+    from daramjwee.stores.memory import HotEntry, MemoryStore
     from daramjwee.stores.protocol import Entry, Store
 
 logger = logging.getLogger(__name__)
@@ -103,6 +105,16 @@ class Engine:
             return None
         self.counters.hot += 1
         return CacheStream(entry, key, _HIT, metadata, owner=self, fetch=fetch, opened_at=opened_at)
+
+    def arm(self, hot: HotEntry) -> None:
+        """Judge an entry that `get` may find by one dict look-up, and let it be given so as long as it is fresh."""
+        metadata, clock = hot.metadata, self.clock
+        if hot.whole is None or judge(metadata, self.freshness, clock.now()) is not _FRESH:
+            return
+        life, age = lifetime_of(metadata, self.freshness), age_of(metadata, clock.now())
+        left = math.inf if life is None else life - (age or 0.0)
+        top: MemoryStore = self.tiers[0].store  # type: ignore[assignment]  # only it has hot entries
+        top.arm(hot, metadata, clock.monotonic() + left)
 
     def open(self, ask: Ask) -> CacheStream:
         """A stream for one ask. Goes round again whenever what it saw was changed by somebody else."""

@@ -57,7 +57,7 @@ def close_engine(engine: Engine, drain: Drain) -> None:
         for flight in flights.running():
             flight.finish(max(0.0, deadline - monotonic()))
         flights.workers.wait_idle(max(0.0, deadline - monotonic()))
-    for flight in flights.running():
+    for flight in flights.running() if drain is Drain.FINISH else ():
         logger.warning("closing: dropping the fill of %s", shorten(flight.key))
         flight.abort(Closed(f"the cache was closed while {shorten(flight.key)} was being fetched"))
     for workers in (flights.fillers, flights.workers):

@@ -45,19 +45,19 @@ class HotEntry(Record):
 
     `whole`: the body where it is one `bytes` of at most 64 MiB, what `Cache.get` gives without being told to give more
     (None: read it through `open`; None for a negative entry too).
-    `born`: monotonic time at which the origin last confirmed it. Set `visited = True` on a hit, without a lock.
+    `until`: the monotonic time up to which whoever judges freshness found that `whole` may be given without another
+    look (see `MemoryStore.arm`); 0 at first and after a restamp. Set `visited = True` on a hit, without a lock.
     """
 
-    __slots__ = ("body", "born", "metadata", "size", "ttl", "whole")
+    __slots__ = ("body", "metadata", "size", "until", "whole")
 
-    def __init__(self, key: str, body: Body, metadata: Metadata, born: float) -> None:
+    def __init__(self, key: str, body: Body, metadata: Metadata) -> None:
         super().__init__(key, body.size)
         self.body = body
         self.size = body.size
         self.whole = None if metadata.negative or body.size > LARGEST_WHOLE else body.whole
         self.metadata = metadata
-        self.ttl = metadata.ttl
-        self.born = born
+        self.until = 0.0
 
 
 class MemoryStore:
@@ -111,7 +111,7 @@ class MemoryStore:
         with self.lock:
             records = list(self._shelf.policy)
         for record in reversed(records):  # the newest first: they stay when memory is short
-            record.born = self.born(record.metadata)
+            record.until = 0.0
             body = record.body
             if body.ledger is not None:
                 continue
@@ -163,11 +163,15 @@ class MemoryStore:
             record = self._shelf.table.get(key)
             if record is None or (guard is not None and not guard()):
                 return False
-            described = with_size(metadata, record.size)
-            # In place: a reader that sees the new lifetime with the old birth merely takes the longer way once.
-            record.metadata, record.ttl = described, described.ttl
-            record.born = self.born(described)
+            record.metadata = with_size(metadata, record.size)
+            record.until = 0.0
         return True
+
+    def arm(self, record: HotEntry, metadata: Metadata, until: float) -> None:
+        """Let hits take the record's `whole` up to the monotonic time `until`, judged by `metadata`, if that still holds."""
+        with self.lock:
+            if record.metadata is metadata:
+                record.until = until
 
     def stat(self, key: str) -> Metadata | None:
         record = self._find(key)
@@ -279,7 +283,7 @@ class MemoryStore:
         self, key: str, body: Body, metadata: Metadata, reserved: int, guard: Callable[[], bool] | None
     ) -> bool:
         """Put the body on the shelf in place of what was reserved for it, if the guard agrees."""
-        record = HotEntry(key, body, metadata, self.born(metadata))
+        record = HotEntry(key, body, metadata)
         displaced: list[HotEntry] = []
         with self.lock:
             self._check_open()
@@ -299,11 +303,6 @@ class MemoryStore:
             self._shelf.reserved -= reserved
             self._shelf.stagings -= 1
         self.credit(charged)
-
-    def born(self, metadata: Metadata) -> float:
-        """Monotonic time of the last confirmation. One from the future counts as of now: the wall clock jumped."""
-        clock = self._clock
-        return clock.monotonic() - max(0.0, clock.now() - metadata.stored_at)
 
     def after_fork_in_child(self) -> None:
         """Entries stay, shared with the parent until one of the two touches the pages; its stagings do not."""

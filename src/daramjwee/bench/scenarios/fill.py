@@ -53,7 +53,7 @@ RIVALS = (
 
 def run(*, quick: bool) -> list[Row]:
     """Rows of this scenario."""
-    rounds = 3 if quick else 5
+    rounds = 2 if quick else 5
     return rows_of(measure(rounds, rivals_rounds=1 if quick else 3, size=SIZE, bandwidth=BANDWIDTH))
 
 

@@ -411,7 +411,8 @@ class CacheStream(io.BufferedIOBase):
             source.close()
 
     def __enter__(self) -> Self:
-        self._check()
+        if self._source is None:
+            self._check()
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ Design: docs/design/stores.md
 
 from __future__ import annotations
 
+import functools
 import struct
 import sys
 from typing import TYPE_CHECKING
@@ -16,12 +17,22 @@ from daramjwee.stores.file.format import BLOCK_BYTES
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from daramjwee.stores.file.files import Files
 
 # A read of less than a block is checked in parts of this size: below malloc's threshold for fresh pages.
 PART_BYTES = 64 * 1024
+# Whole blocks are read about so many bytes at a time before they are checked.
+RUN_BYTES = 1024 * 1024
+
+
+@functools.cache
+def checksum() -> Callable[..., int]:
+    """CRC-32C, imported when it is first needed: that takes 40 ms."""
+    from crc32c import crc32c
+
+    return crc32c
 
 
 class DamageFound(Exception):
@@ -34,9 +45,7 @@ class BlockSums:
     __slots__ = ("_crc", "_crc32c", "_filled", "_sums")
 
     def __init__(self) -> None:
-        from crc32c import crc32c
-
-        self._crc32c = crc32c
+        self._crc32c = checksum()
         self._sums = bytearray()
         self._crc = 0
         self._filled = 0
@@ -64,9 +73,7 @@ class Checks:
     def __init__(
         self, stamp: tuple[int, int], size: int, block: int, sums: bytes, lock: threading.Lock, *, keep: bool
     ) -> None:
-        from crc32c import crc32c
-
-        self._crc32c = crc32c
+        self._crc32c = checksum()
         self._lock = lock
         self.stamp = stamp  # (inode, mtime_ns) of the file when it was opened
         self.size = size
@@ -95,25 +102,24 @@ class Checks:
     def _check_run(self, files: Files, fd: int, first: int, view: memoryview) -> int:
         """Read and check whole blocks from `first` on, as many as fit into `view`; the bytes read.
 
-        One block at a time, so that its bytes are still in the processor's cache when they are checked. The first
-        reads of different 1 MiB files ran at 0.49 x the bare read with a call per block, at 0.51 x in this loop; no
-        loop at all can pass 0.52 x there.
+        1 MiB in one call of the system, then block by block, while its bytes are still in the processor's cache: the
+        first reads of different 1 MiB files run at 0.56 x the bare read so, at 0.54 x with a call per block.
         """
-        preadv, crc32c, sums, block, size = files.preadv, self._crc32c, self.sums, self.block, self.size
-        index, at, offset, end = first, 0, first * block, len(view)
-        while True:
-            length = block if offset + block <= size else size - offset
-            if not length or at + length > end:
-                break
-            part = view[at : at + length]
-            if preadv(fd, (part,), offset) != length:
-                read_full(files, fd, offset, part)
-            if crc32c(part) != sums[index]:
-                part[:] = bytes(length)
-                raise DamageFound(f"the checksum differs in the block at byte {offset:,}")
-            index += 1
+        crc32c, sums, block, size = self._crc32c, self.sums, self.block, self.size
+        index, at, end, offset = first, 0, len(view), first * block
+        whole = end if offset + end >= size else end - end % block
+        step = max(block, RUN_BYTES - RUN_BYTES % block)
+        while at < whole:
+            run = view[at : min(at + step, whole)]
+            length = len(run)
+            if files.preadv(fd, (run,), offset + at) != length:
+                read_full(files, fd, offset + at, run)
+            for start in range(0, length, block):
+                if crc32c(run[start : start + block]) != sums[index]:
+                    run[start:] = bytes(length - start)
+                    raise DamageFound(f"the checksum differs in the block at byte {offset + at + start:,}")
+                index += 1
             at += length
-            offset += length
         self._mark(first, index)
         return at
 
@@ -146,9 +152,13 @@ class Checks:
 
     def _mark(self, first: int, end: int) -> None:
         if self.keep:
+            done = self.done
             with self._lock:
-                self.left -= self.done.count(0, first, end)
-                self.done[first:end] = b"\1" * (end - first)
+                if end - first == len(done):
+                    self.left = 0  # the usual case: read from end to end at once
+                else:
+                    self.left -= done.count(0, first, end)
+                done[first:end] = b"\1" * (end - first)
 
 
 def _as_numbers(sums: bytes) -> Sequence[int]:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from daramjwee.bench.origin import synthetic_bytes
@@ -60,6 +60,11 @@ class OriginServer(ThreadingHTTPServer):
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), OriginHandler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what went wrong, but for a client that just went away: that is its right."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def count(self, path: str) -> None:
         with self._lock:

@@ -1,0 +1,105 @@
+"""Values that rooms hand each other, and the errors they raise."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import daramjwee
+from daramjwee import CacheMiss, ConfigError, DaramjweeError, FetchResult, Freshness, Metadata, Overloaded
+from daramjwee.errors import Problem, shorten
+from daramjwee.model import NULL_OBSERVER, Event, Observer
+
+
+def test_freshness_takes_every_form_of_duration_and_never_changes() -> None:
+    """Seconds inside, equal by value, hashable, picklable, frozen."""
+    freshness = Freshness(fresh="5m", stale_while_revalidate=60, stale_if_error=None, negative="30s")
+    assert (freshness.fresh, freshness.stale_while_revalidate, freshness.negative) == (300.0, 60.0, 30.0)
+    assert freshness == Freshness(300, 60, None, 30)
+    assert freshness != Freshness()
+    assert freshness != "5m"
+    assert len({freshness, Freshness(300, 60, None, 30)}) == 1
+    assert pickle.loads(pickle.dumps(freshness)) == freshness
+    assert repr(freshness) == "Freshness(fresh=300s, stale_while_revalidate=60s, negative=30s)"
+    with pytest.raises(AttributeError, match="immutable"):
+        freshness.fresh = 1.0
+    with pytest.raises(AttributeError, match="immutable"):
+        del freshness.fresh
+
+
+def test_freshness_names_every_field_that_is_no_duration() -> None:
+    """All at once, each with its value."""
+    with pytest.raises(ConfigError) as caught:
+        Freshness(fresh="soon", stale_if_error=-1, negative=object())  # type: ignore[arg-type]
+    assert [problem.field for problem in caught.value.problems] == ["fresh", "stale_if_error", "negative"]
+    assert "Freshness has 3 problems" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "validator"),
+    [
+        (Metadata(), None),
+        (Metadata(etag='"1"'), '"1"'),
+        (Metadata(etag='W/"1"'), None),
+        (Metadata(etag='W/"1"', digest="sha256:00"), "sha256:00"),
+    ],
+)
+def test_only_a_digest_or_a_strong_etag_proves_that_bytes_are_the_same(
+    metadata: Metadata, validator: str | None
+) -> None:
+    """A weak ETag proves nothing of bytes."""
+    assert metadata.strong_validator == validator
+
+
+def test_a_result_takes_its_body_first_and_the_rest_by_name() -> None:
+    """Two results do not share their attributes."""
+    one, two = FetchResult(b"x", size=1), FetchResult(b"y")
+    assert (one.body, one.size, one.cacheable) == (b"x", 1, True)
+    assert one.attributes is not two.attributes
+    with pytest.raises(TypeError):
+        FetchResult(b"x", 1)  # type: ignore[misc]
+
+
+def test_every_error_is_a_daramjwee_error_with_an_exit_status() -> None:
+    """One root, and a status for the command line on each class."""
+    errors = [kind for kind in vars(daramjwee).values() if isinstance(kind, type) and issubclass(kind, BaseException)]
+    for name in daramjwee.__all__:
+        kind = getattr(daramjwee, name)
+        if isinstance(kind, type) and issubclass(kind, BaseException):
+            assert issubclass(kind, DaramjweeError), name
+            assert 1 <= kind.exit_status <= 9
+            errors.append(kind)
+    assert len(set(errors)) >= 13
+
+
+def test_messages_read_as_they_should() -> None:
+    """A miss is a KeyError that reads like a sentence; an overload says when to come back; one problem is singular."""
+    assert str(CacheMiss("k")) == "no tier has 'k': pass fetch=, or give the Cache an origin"
+    assert isinstance(CacheMiss("k"), KeyError)
+    error = Overloaded("no room", retry_after=1.5)
+    assert (str(error), error.retry_after) == ("no room; retry in 1.5 s", 1.5)
+    assert str(ConfigError([Problem("workers", 0, "must be at least 1")], subject="Cache")) == (
+        "Cache has 1 problem:\n  workers = 0: must be at least 1"
+    )
+
+
+def test_long_keys_are_shown_short() -> None:
+    """Begin and end are kept, and nothing of a message is drowned."""
+    shown = shorten("a" * 1000 + "the end")
+    assert len(shown) < 100
+    assert shown.startswith("'aaa")
+    assert shown.endswith("the end'")
+
+
+def test_the_null_observer_takes_everything() -> None:
+    """It fulfils the protocol and keeps nothing."""
+    assert isinstance(NULL_OBSERVER, Observer)
+    NULL_OBSERVER.notice(Event("corrupt", "k"))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    """The lazy front door says so, and lists what there is."""
+    with pytest.raises(AttributeError, match="AsyncNothing"):
+        daramjwee.AsyncNothing  # noqa: B018
+    assert "Cache" in dir(daramjwee)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daramjwee import Cache, Drain, FetchError, FillAborted, NotFound, Status
+from daramjwee import Cache, Drain, FetchError, FillAborted, Freshness, NotFound, NotModified, Status
 from daramjwee.testing.leaks import no_leaks
 from daramjwee.testing.origin import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from daramjwee import FetchRequest
+    from daramjwee.testing.clock import ManualClock
     from daramjwee.testing.origin import ScriptedOrigin
 
 BIG = os.urandom(2 * 1024 * 1024 + 5)
@@ -316,3 +318,35 @@ def test_closing_finishes_running_fills_or_drops_them(make_cache: Callable[..., 
         else:
             stream.close()
         assert origin.open_bodies == 0
+
+
+def test_a_set_between_look_up_and_revalidation_keeps_its_own_metadata(
+    make_cache: Callable[..., Cache], clock: ManualClock
+) -> None:
+    """The origin confirms the stale copy that it was told of; a value that was set meanwhile is another one."""
+    cache = make_cache(freshness=Freshness(fresh="1m"))
+    cache.set("k", b"old", etag='"old"')
+    clock.advance("2m")
+    told: list[object] = []
+
+    def fetch(request: FetchRequest) -> bytes:
+        told.append(request.previous and request.previous.etag)
+        if len(told) == 1:
+            cache.set("k", b"new!", etag='"new"')
+        raise NotModified("unchanged, says the origin of the copy it was told of")
+
+    with cache.open("k", fetch) as stream:
+        assert stream.read() in (b"old", b"new!")
+    with cache.open("k", fetch) as stream:
+        assert (stream.read(), stream.metadata.etag) == (b"new!", '"new"')
+    assert told == ['"old"']
+
+
+def test_not_modified_without_a_copy_is_the_fetchers_mistake(cache: Cache) -> None:
+    """`FetchError` that says when it may be raised."""
+
+    def fetch(request: FetchRequest) -> bytes:
+        raise NotModified("nothing new")
+
+    with pytest.raises(FetchError, match="no copy was at hand"):
+        cache.get("k", fetch)

@@ -153,7 +153,7 @@ class Engine:
             return self._stream(ask, entry, Status.STALE, entry.metadata)
         if plan.act is Act.SERVE_STALE:
             self.counters.stale += 1
-            self._renew_later(ask, entry.metadata)
+            self._renew_later(ask)
             return self._stream(ask, entry, Status.STALE, entry.metadata)
         self.counters.hits += 1
         self.counters.tier_hits[found.tier] += 1
@@ -210,7 +210,7 @@ class Engine:
             raise AssertionError("a new flight refused its starter")
         self.counters.missed(reason)
         try:
-            begun = self.flights.start(ask, boarded, None if held is None else held.metadata)
+            begun = self.flights.start(ask, boarded)
         except BaseException:
             reader.close()
             raise
@@ -222,7 +222,7 @@ class Engine:
         reader.close()
         if begun.alone is not None:
             return self._fetch_alone(ask, begun.alone)
-        if begun.renewed is not None and held is not None:
+        if begun.renewed is not None and held is not None and held.metadata == begun.previous:
             self.counters.revalidated += 1
             return self._stream(ask, held, Status.REVALIDATED, begun.renewed)
         return None
@@ -258,7 +258,7 @@ class Engine:
             raise AssertionError("a started flight has no metadata")
         return self._stream(ask, reader, Status.BYPASS, flight.metadata)
 
-    def _renew_later(self, ask: Ask, metadata: Metadata) -> None:
+    def _renew_later(self, ask: Ask) -> None:
         """Fetch in the background, unless somebody does already. The copy at hand is served meanwhile."""
         boarded = self.flights.board(ask, reader=False)
         if boarded.claim is None:
@@ -266,9 +266,9 @@ class Engine:
 
         def renew() -> None:
             try:
-                begun = self.flights.start(ask._replace(timeout=None), boarded, metadata)
+                begun = self.flights.start(ask._replace(timeout=None), boarded)
                 if begun is not None and begun.alone is not None:
-                    logger.info("the renewal of %s is not cacheable", shorten(ask.key))
+                    self.flights.discard(begun.alone)
             except DaramjweeError as error:
                 logger.warning("renewing %s failed: %s", shorten(ask.key), error)
 
@@ -279,29 +279,27 @@ class Engine:
 
     def refresh(self, ask: Ask) -> Status:
         """Ask the origin now, whatever the tiers have; wait for the outcome."""
-        self.check_open()
-        found = self.tiers.find(ask.key)
-        previous = None
-        if found.entry is not None:
-            previous = None if found.entry.metadata.negative else found.entry.metadata
-            found.entry.close()
-        boarded = self.flights.supersede(ask)
-        reader = boarded.reader
-        if reader is None:
-            raise AssertionError("a new flight refused its starter")
-        try:
-            begun = self.flights.start(ask._replace(reuse=False), boarded, previous)
-            if begun is None:
-                reader.wait_entry()
-                return Status.MISS
-        finally:
-            reader.close()
-        if begun.alone is not None:
-            self.counters.bypassed += 1
-            self.flights.discard(begun.alone)
-            return Status.BYPASS
-        self.counters.revalidated += 1
-        return Status.REVALIDATED
+        while True:
+            self.check_open()
+            boarded = self.flights.supersede(ask)
+            reader = boarded.reader
+            if reader is None:
+                raise AssertionError("a new flight refused its starter")
+            try:
+                begun = self.flights.start(ask._replace(reuse=False), boarded)
+                if begun is None:
+                    reader.wait_entry()
+                    return Status.MISS
+            finally:
+                reader.close()
+            if begun.alone is not None:
+                self.counters.bypassed += 1
+                self.flights.discard(begun.alone)
+                return Status.BYPASS
+            if begun.renewed is not None:
+                self.counters.revalidated += 1
+                return Status.REVALIDATED
+            # Whoever was asking on our behalf was interrupted: ask again.
 
     def delete(self, key: str) -> bool:
         """Forget the key everywhere; a fill of it that runs goes on for its readers and publishes nothing."""

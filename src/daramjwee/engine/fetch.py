@@ -64,11 +64,12 @@ class Boarded(NamedTuple):
 class Begun:
     """What came of asking the origin when it was not a body to share."""
 
-    __slots__ = ("alone", "renewed")
+    __slots__ = ("alone", "previous", "renewed")
 
     def __init__(self) -> None:
+        self.previous: Metadata | None = None  # of the copy that the origin was told of
         self.alone: FetchResult | None = None  # not cacheable: for the starter only
-        self.renewed: Metadata | None = None  # not modified: the copy at hand is fresh again
+        self.renewed: Metadata | None = None  # not modified: that copy is fresh again
 
 
 class Flights:
@@ -180,7 +181,7 @@ class Flights:
 
     # -- what a starter does -------------------------------------------------------------------------------
 
-    def start(self, ask: Ask, boarded: Boarded, previous: Metadata | None) -> Begun | None:
+    def start(self, ask: Ask, boarded: Boarded) -> Begun | None:
         """Start a new flight. None: its reader reads. Otherwise there was no body to share: see `Begun`, and with
         neither set look the key up again. Raises what the origin raised."""
         begun = Begun()
@@ -188,7 +189,7 @@ class Flights:
         assert claim is not None
 
         def begin() -> Fill:
-            return self._begin(ask, flight, claim, previous, begun)
+            return self._begin(ask, flight, claim, begun)
 
         try:
             if ask.timeout is not None and reader is not None and self._start_elsewhere(flight, begin):
@@ -223,18 +224,15 @@ class Flights:
 
         boarded.flight.start(begin)
 
-    def _begin(self, ask: Ask, flight: Flight, claim: Claim, previous: Metadata | None, begun: Begun) -> Fill:
+    def _begin(self, ask: Ask, flight: Flight, claim: Claim, begun: Begun) -> Fill:
         """Ask the origin, and stage what it sends. Everything but a body to share leaves by an exception."""
-        if previous is None and ask.reuse and self._filled_meanwhile(ask):
-            raise LookAgain
+        # Looked up again now that the claim is made: what was published or set before it is seen here, what comes
+        # after ends the claim.
+        previous = begun.previous = self._at_hand(ask)
         try:
             result = self._call(ask.fetch, FetchRequest(ask.key, previous))
         except NotModified as error:
-            if previous is None:
-                raise FetchError(
-                    f"the fetcher of {shorten(ask.key)} raised NotModified, but no copy was at hand: "
-                    "raise it only when FetchRequest.previous is given"
-                ) from error
+            assert previous is not None
             begun.renewed = msgspec.structs.replace(previous, stored_at=self._clock.now())
             self._tiers.restamp(ask.key, begun.renewed, guard=claim.is_current)
             raise LookAgain from error
@@ -259,13 +257,15 @@ class Flights:
         flight.tier = staged.tier
         return Fill(body, metadata, staged.staging, claim.is_current)
 
-    def _filled_meanwhile(self, ask: Ask) -> bool:
-        """Whether another flight published between the look-up and the entry of this one into the table."""
-        found = self._tiers.find(ask.key)
-        if found.entry is None:
-            return False
-        found.entry.close()
-        return judge(found.entry.metadata, ask.freshness, self._clock.now()) is Verdict.FRESH
+    def _at_hand(self, ask: Ask) -> Metadata | None:
+        """Metadata of the copy that a conditional fetch may confirm. `LookAgain` when it is fresh by now."""
+        entry = self._tiers.find(ask.key).entry
+        if entry is None:
+            return None
+        entry.close()
+        if ask.reuse and judge(entry.metadata, ask.freshness, self._clock.now()) is Verdict.FRESH:
+            raise LookAgain
+        return None if entry.metadata.negative else entry.metadata
 
     def _call(self, fetch: Fetcher | None, request: FetchRequest) -> FetchResult:
         """One call of a fetcher, counted; whatever it raises that is not ours becomes a FetchError."""
@@ -273,8 +273,16 @@ class Flights:
         self._counters.fetched()
         try:
             answer = fetch(request)
-        except (NotFound, NotModified):
+        except NotFound:
             raise
+        except NotModified as error:
+            if request.previous is not None:
+                raise
+            self._counters.fetch_errors += 1
+            raise FetchError(
+                f"the fetcher of {shorten(request.key)} raised NotModified, but no copy was at hand: "
+                "raise it only when FetchRequest.previous is given"
+            ) from error
         except DaramjweeError:
             self._counters.fetch_errors += 1
             raise

@@ -219,7 +219,10 @@ class Cache:
         return CacheWriter(self._engine, check_key(key), msgspec.structs.replace(metadata, size=size))
 
     def delete(self, key: str) -> bool:
-        """Forget the key in every tier; True if one had it. Older fills never bring it back."""
+        """Forget the key in every tier; True if one had it. Older fills never bring it back.
+
+        `StoreError` when a tier could not, after all were tried: the key may still be there.
+        """
         return self._engine.delete(check_key(key))
 
     def refresh(self, key: str, fetch: Fetcher | None = None, *, timeout: Duration | None = None) -> Status:

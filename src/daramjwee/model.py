@@ -102,7 +102,8 @@ class FetchResult(_HasBody, kw_only=True):
     """What a fetcher gives back: a body, and what the origin says of it.
 
     `body`: a buffer, something with `read(n)` (`readinto1`, `readinto`, `read1` are used where there are),
-    or an iterable of buffers; it is closed when it has `close`. `size`: bytes the body must have; more or
+    or an iterable of buffers; it is read by one thread at a time, not always the one that called the fetcher, and
+    closed when it has `close`. `size`: bytes the body must have; more or
     fewer is a `FetchError`. `digest`: "sha256:<hex>", checked likewise. `ttl`: lifetime (a duration).
     `cacheable=False`: stream it to this caller only and keep nothing.
     """

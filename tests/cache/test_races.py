@@ -15,7 +15,7 @@ from daramjwee.testing.leaks import no_leaks
 from daramjwee.testing.origin import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from daramjwee import FetchRequest
     from daramjwee.testing.clock import ManualClock
@@ -350,3 +350,22 @@ def test_not_modified_without_a_copy_is_the_fetchers_mistake(cache: Cache) -> No
 
     with pytest.raises(FetchError, match="no copy was at hand"):
         cache.get("k", fetch)
+
+
+def test_a_fetcher_that_reads_its_own_key_is_told_so(cache: Cache) -> None:
+    """Before its body and within it: an error instead of waiting for itself for ever. Other keys are fine."""
+
+    def fetch(request: FetchRequest) -> bytes:
+        assert cache.get("other", lambda request: b"other") == b"other"
+        return cache.get(request.key, fetch)
+
+    with pytest.raises(FetchError, match="itself"):
+        cache.get("k", fetch)
+
+    def body() -> Iterator[bytes]:
+        yield b"first"
+        yield cache.get("k", fetch)
+
+    with pytest.raises(FetchError, match="itself"):
+        cache.get("k", lambda request: body())
+    assert cache.get("k", lambda request: b"fine") == b"fine"

@@ -306,7 +306,7 @@ class Engine:
         self.check_open()
         claim = self.flights.change(key)
         try:
-            return self.tiers.delete(key, guard=claim.is_current)
+            return self.tiers.delete(key, guard=claim.is_current, strict=True)
         finally:
             self.flights.fence.release(claim)
 
@@ -336,7 +336,7 @@ class Engine:
         try:
             # Older copies first: should publishing fail, the key is gone, but never back to what it was told to
             # replace.
-            self.tiers.delete(key, guard=claim.is_current, but=staged.tier)
+            self.tiers.delete(key, guard=claim.is_current, but=staged.tier, strict=True)
             entry = staged.staging.commit(metadata, guard=claim.is_current)
         except BaseException:
             self.tiers.delete(key, guard=claim.is_current)

@@ -106,15 +106,21 @@ class Tiers:
                 self.trouble("stage_refused", key, tier, error)
         return None
 
-    def delete(self, key: str, *, guard: Guard, but: Tier | None = None) -> bool:
-        """Forget the key in every tier but `but`, as long as `guard` holds; True if one had it."""
-        had = False
+    def delete(self, key: str, *, guard: Guard, but: Tier | None = None, strict: bool = False) -> bool:
+        """Forget the key in every tier but `but`, as long as `guard` holds; True if one had it.
+
+        All are tried. `strict`: then raise the first `StoreError`, as an older value may still be there.
+        """
+        had, failed = False, None
         for tier in self._row:
             if tier is not but:
                 try:
                     had = tier.store.delete(key, guard=guard) or had
                 except StoreError as error:
                     self.trouble("delete_failed", key, tier, error)
+                    failed = failed or error
+        if strict and failed is not None:
+            raise failed
         return had
 
     def restamp(self, key: str, metadata: Metadata, *, guard: Guard) -> None:

@@ -87,6 +87,7 @@ class Flight:
         self.entry: Entry | None = None
         self.tier: Any = None  # where it stages, for whoever started it
         self.error: BaseException | None = None
+        self.asking: int | None = None  # the thread that is inside the origin's code now
         self.staging: Staging | None = None
         self.kernel = FlightKernel(window=WINDOW_BYTES)
         self.lock = threading.Lock()
@@ -187,7 +188,9 @@ class Flight:
         later is told to the readers only.
         """
         try:
+            self.asking = threading.get_ident()
             fill = begin()
+            self.asking = None
             self._body, self._guard, self.staging = fill.body, fill.guard, fill.staging
             self.metadata = fill.metadata
             if fill.metadata.digest is not None:
@@ -270,6 +273,7 @@ class Flight:
         assert self._body is not None
         assert self._lease is not None
         self._pulls += 1
+        self.asking = threading.get_ident()
         try:
             return self._body.pull(self._lease.view)
         except DaramjweeError:
@@ -280,6 +284,8 @@ class Flight:
                 f"the origin failed while sending {shorten(self.key)}, after {head:,} bytes: "
                 f"{type(error).__name__}: {error}; nothing was kept, fetch it again"
             ) from error
+        finally:
+            self.asking = None
 
     def _accept(self, piece: memoryview | bytes) -> None:
         kernel = self.kernel

@@ -7,6 +7,7 @@ Design: docs/design/fills.md
 
 from __future__ import annotations
 
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,12 @@ class FlightReader:
 
     def _sleep(self, deadline: float | None) -> None:
         waiter, flight = self._waiter, self.flight
+        if flight.asking == get_ident():
+            self._stop_waiting()
+            raise FetchError(
+                f"the fetcher of {shorten(flight.key)} reads {shorten(flight.key)} from the cache itself: "
+                "it would wait for itself for ever"
+            )
         try:
             woken = waiter.wait(None if deadline is None else deadline - monotonic())
         except BaseException:

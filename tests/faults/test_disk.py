@@ -7,11 +7,12 @@ import hashlib
 import itertools
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from daramjwee import Cache, CorruptEntry, FetchError, FileStore, MemoryStore, Status
+from daramjwee import Cache, CorruptEntry, FetchError, FileStore, MemoryStore, Status, StoreError
 from daramjwee.stores.file.files import Files
 from daramjwee.testing.leaks import no_leaks
 from daramjwee.testing.origin import ScriptedOrigin
@@ -87,7 +88,8 @@ def test_any_failing_call_degrades_to_less_caching(tmp_path: Path) -> None:
         with Cache(make_store(tmp_path / str(nth), files), origin=origin, memory_limit="32MiB") as cache:
             for key, data in (("big", BIG), ("small", b"small"), ("big", BIG), ("small", b"small")):
                 assert cache.get(key) == data, (nth, key)
-            cache.delete("big")
+            with suppress(StoreError):  # a delete that fails is said
+                cache.delete("big")
             assert cache.get("big") == BIG
         if files.calls < nth:
             break

@@ -256,7 +256,8 @@ class Cache:
 
     def close(self, drain: Drain = Drain.FINISH) -> None:
         """End all work (see `Drain`) and close the tiers. The second time does nothing."""
-        close_engine(self._engine, drain)
+        if not close_engine(self._engine, drain):
+            return
         self._hot = _nothing_hot
         if self._owns_pool:
             self.buffers.close()

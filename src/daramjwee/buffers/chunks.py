@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daramjwee.buffers.arenas import Arena, Totals, arena_plans, class_sizes, page_round
 from daramjwee.buffers.lease import ALONE
-from daramjwee.buffers.ledger import Ticket
+from daramjwee.buffers.ledger import NO_WAIT, Ticket
 from daramjwee.errors import Closed, Overloaded
 from daramjwee.units import format_size
 
@@ -293,11 +293,15 @@ class Chunks:
 
     def _settle(self) -> None:
         # As in the ledger: who finds the lock taken leaves the work to the holder, who calls this after letting go.
-        while self._pending and self._lock.acquire(blocking=False):
-            try:
-                todo = self._work_locked()
-            finally:
-                self._lock.release()
+        while self._pending:
+            for _ in filter(None, map(self._lock.acquire, NO_WAIT)):
+                try:
+                    todo = self._work_locked()
+                finally:
+                    self._lock.release()
+                break
+            else:
+                return
             self._act(todo)
 
     def _finish(self, todo: _Todo) -> None:

@@ -37,6 +37,13 @@ LOOK_AGAIN_SECONDS = 0.5
 LEAST_RETRY_SECONDS = 0.1
 
 
+# One ledger serves caches and pools; each calls its limit by another name.
+RAISE_LIMIT = "raise the ledger's limit (memory_limit of a cache, max_pool_bytes of a pool)"
+
+
+NO_WAIT = (False,)
+
+
 class Ticket:
     """A place in the line: so many bytes, granted or not yet."""
 
@@ -256,14 +263,14 @@ class MemoryLedger:
         if count > self.limit:
             raise LimitExceeded(
                 f"{format_size(count)} can never fit into the memory limit of {format_size(self.limit)}; "
-                "raise memory_limit, or handle the object in smaller pieces"
+                f"{RAISE_LIMIT}, or handle the object in smaller pieces"
             )
 
     def overloaded(self, count: int, waited: float) -> Overloaded:
         """The error for a request of `count` bytes that has waited in vain."""
         return Overloaded(
             f"no {format_size(count)} of memory came free within {waited:.1f} s: {format_size(self.held)} of "
-            f"{format_size(self.limit)} are held and {self.waiting} requests wait; raise memory_limit or the timeout",
+            f"{format_size(self.limit)} are held and {self.waiting} requests wait; {RAISE_LIMIT}, or the timeout",
             retry_after=max(LEAST_RETRY_SECONDS, waited),
         )
 
@@ -290,14 +297,18 @@ class MemoryLedger:
         # Whoever finds the lock taken leaves its credits to the holder, who looks again after letting go: so no
         # credit waits while nobody works, and nobody waits to credit.
         while self._credits:
-            if not self._lock.acquire(blocking=False):
-                return
             wake: list[Ticket] = []
-            try:
-                while self._credits:
-                    wake += self._kernel.give(self._credits.popleft())
-            finally:
-                self._lock.release()
+            # A loop over `map` and not a call: between a call's return and the next step a signal handler may raise,
+            # and the lock would stay taken for ever.
+            for _ in filter(None, map(self._lock.acquire, NO_WAIT)):
+                try:
+                    while self._credits:
+                        wake += self._kernel.give(self._credits.popleft())
+                finally:
+                    self._lock.release()
+                break
+            else:
+                return
             _wake(wake)
 
     def _after_fork_in_child(self) -> None:
@@ -332,14 +343,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_reset_all)
 
 
-def parse_timeout(timeout: Duration) -> float:
-    """Seconds of a timeout given to a call, or `ConfigError`."""
+def parse_timeout(timeout: Duration, subject: str = "MemoryLedger.charge") -> float:
+    """Seconds of a timeout given to the call `subject`, or `ConfigError`."""
     if type(timeout) is float and timeout >= 0:
         return timeout
     try:
         return parse_duration(timeout)
     except ValueError as error:
-        raise ConfigError([Problem("timeout", timeout, str(error))], subject="timeout") from None
+        raise ConfigError([Problem("timeout", timeout, str(error))], subject=subject) from None
 
 
 def _wake(tickets: list[Ticket]) -> None:

@@ -54,6 +54,13 @@ class Workers:
         if thread is not None:
             try:
                 thread.start()
+            except KeyboardInterrupt:
+                with self._lock:
+                    if thread.ident is None:  # or nobody could join it, and its place would be lost
+                        self._threads.discard(thread)
+                        if job in self._jobs:
+                            self._jobs.remove(job)
+                raise
             except RuntimeError as error:  # no more threads to be had, or the interpreter is ending
                 logger.warning("cannot start a thread: %s", error)
                 with self._lock:
@@ -92,10 +99,12 @@ class Workers:
         return not any(thread.is_alive() for thread in threads)
 
     def _work(self) -> None:
+        with self._lock:
+            self._threads.add(threading.current_thread())  # who started it may have been interrupted
         while (job := self._next()) is not None:
             try:
                 job()
-            except Exception:
+            except BaseException:  # a fetcher may raise SystemExit too: it ends its job, not the thread
                 logger.exception("a background job failed")
                 self.failures += 1
             # Let go before sleeping: the job holds a flight, which holds an entry.

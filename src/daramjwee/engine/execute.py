@@ -6,6 +6,7 @@ Threads: any; it has no lock of its own (see `fetch` and `fence`).
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 from typing import TYPE_CHECKING
@@ -124,6 +125,11 @@ class Engine:
             stream = None
             try:
                 stream = self._answer(ask, found)
+            except Exception:
+                raise
+            except BaseException:
+                self.flights.abandon(ask.key)
+                raise
             finally:
                 if found.entry is not None and (stream is None or not stream.reads_from(found.entry)):
                     found.entry.close()
@@ -184,7 +190,7 @@ class Engine:
         if reader is None:
             raise AssertionError("a flight that was not started yet refused a reader")
         try:
-            self.flights.start_promotion(ask, boarded, self.tiers[tier], self.tiers[target])
+            self.flights.start_promotion(ask, boarded, self.tiers[tier], self.tiers[target], metadata)
         except LookAgain:
             reader.close()
             return None
@@ -281,17 +287,26 @@ class Engine:
         """Ask the origin now, whatever the tiers have; wait for the outcome."""
         while True:
             self.check_open()
-            boarded = self.flights.supersede(ask)
-            reader = boarded.reader
-            if reader is None:
-                raise AssertionError("a new flight refused its starter")
+            reader = None
             try:
+                boarded = self.flights.supersede(ask)
+                reader = boarded.reader
+                if reader is None:
+                    raise AssertionError("a new flight refused its starter")
                 begun = self.flights.start(ask._replace(reuse=False), boarded)
                 if begun is None:
-                    reader.wait_entry()
+                    try:
+                        reader.wait_entry()
+                    except io.UnsupportedOperation:
+                        self.counters.bypassed += 1
+                        return Status.BYPASS  # no tier has room for it
                     return Status.MISS
+            except KeyboardInterrupt:
+                self.flights.abandon(ask.key)
+                raise
             finally:
-                reader.close()
+                if reader is not None:
+                    reader.close()
             if begun.alone is not None:
                 self.counters.bypassed += 1
                 self.flights.discard(begun.alone)

@@ -18,10 +18,11 @@ import threading
 class Claim:
     """The right to publish for a key, until somebody advances it."""
 
-    __slots__ = ("_current", "key")
+    __slots__ = ("_current", "changing", "key")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, *, changing: bool = False) -> None:
         self.key = key
+        self.changing = changing  # the tiers are being changed on its behalf: some have the old state, some the new
         self._current = True
 
     def is_current(self) -> bool:
@@ -39,12 +40,17 @@ class Fence:
         return len(self._claims)
 
     def claim(self, key: str) -> Claim:
-        """Begin a fill."""
+        """Begin a fill. While the key is being changed it may see the old state, so it is over before it begins."""
         return self._claim(key, advance=False)
 
-    def advance(self, key: str) -> Claim:
-        """Begin a change: every earlier claim of `key` is over, the new one is current."""
-        return self._claim(key, advance=True)
+    def advance(self, key: str, *, changing: bool = False) -> Claim:
+        """Begin a change: every earlier claim of `key` is over, the new one is current. `changing`: so are those that
+        are made before it is settled or released."""
+        return self._claim(key, advance=True, changing=changing)
+
+    def settle(self, claim: Claim) -> None:
+        """The tiers have the new state, all that is left is to copy it."""
+        claim.changing = False
 
     def release(self, claim: Claim) -> None:
         """The work is over, published or not. Releasing twice does nothing."""
@@ -55,12 +61,14 @@ class Fence:
                 if not claims:
                     del self._claims[claim.key]
 
-    def _claim(self, key: str, *, advance: bool) -> Claim:
-        claim = Claim(key)
+    def _claim(self, key: str, *, advance: bool, changing: bool = False) -> Claim:
+        claim = Claim(key, changing=changing)
         with self._lock:
             claims = self._claims.setdefault(key, set())
             if advance:
                 for earlier in claims:
                     earlier._current = False
+            elif any(other.changing for other in claims):
+                claim._current = False
             claims.add(claim)
         return claim

@@ -64,10 +64,11 @@ class Boarded(NamedTuple):
 class Begun:
     """What came of asking the origin when it was not a body to share."""
 
-    __slots__ = ("alone", "previous", "renewed")
+    __slots__ = ("alone", "left", "previous", "renewed")
 
     def __init__(self) -> None:
         self.previous: Metadata | None = None  # of the copy that the origin was told of
+        self.left = False  # whoever asked has gone
         self.alone: FetchResult | None = None  # not cacheable: for the starter only
         self.renewed: Metadata | None = None  # not modified: that copy is fresh again
 
@@ -104,6 +105,10 @@ class Flights:
         read along from there (or none was wanted)."""
         with self._lock:
             flight = self._table.get(ask.key)
+            if flight is not None and flight.promotes and reader:
+                # The copy that is carried up is not what this caller may have: it asks the origin, past it.
+                self._set_apart_locked(ask.key)
+                return self._enter_locked(ask, self.fence.advance(ask.key), reader=True)
             if flight is not None:
                 return Boarded(flight, flight.join(ask.start, timeout=ask.timeout) if reader else None, None)
             return self._enter_locked(ask, self.fence.claim(ask.key), reader=reader)
@@ -118,7 +123,7 @@ class Flights:
         """Begin a change of the key from outside: nobody joins or is overtaken by an older fill any more."""
         with self._lock:
             self._set_apart_locked(key)
-            return self.fence.advance(key)
+            return self.fence.advance(key, changing=True)
 
     def private(self, ask: Ask) -> Boarded:
         """A flight for one reader only, in no table and no tier."""
@@ -126,6 +131,15 @@ class Flights:
         with self._lock:
             self._apart.add(flight)
         return Boarded(flight, flight.join(ask.start, timeout=ask.timeout), None)
+
+    def abandon(self, key: str) -> None:
+        """This thread was interrupted: flights that it entered and did not come to start begin nothing any more."""
+        me = threading.get_ident()
+        with self._lock:
+            mine = [f for f in (self._table.get(key), *self._apart) if f is not None and f.made_by == me]
+        for flight in mine:
+            if not flight.begun:
+                flight.abort(LookAgain())
 
     def _enter_locked(self, ask: Ask, claim: Claim, *, reader: bool) -> Boarded:
         flight = self._make(ask, lambda flight: self._landed(flight, claim), keep_orphan=ask.keep_orphan)
@@ -166,6 +180,7 @@ class Flights:
     def follow(self, key: str, tier: Tier, claim: Claim) -> None:
         """Something was published in `tier`: drop older copies elsewhere, and copy it to the tiers below."""
         self._tiers.delete(key, guard=claim.is_current, but=tier)
+        self.fence.settle(claim)
         if tier.place + 1 < len(self._tiers):
 
             def spread() -> None:
@@ -192,21 +207,29 @@ class Flights:
             return self._begin(ask, flight, claim, begun)
 
         try:
-            if ask.timeout is not None and reader is not None and self._start_elsewhere(flight, begin):
+            if ask.timeout is not None and reader is not None and self._start_elsewhere(flight, begin, begun):
                 reader.wait_started()
             else:
                 flight.start(begin)
         except (LookAgain, GoAlone):
             return begun
+        except BaseException:
+            begun.left = True  # its time is over, but a filler may still be asking
+            if begun.alone is not None:
+                self.discard(begun.alone)
+            raise
         return None
 
-    def _start_elsewhere(self, flight: Flight, begin: Callable[[], Fill]) -> bool:
+    def _start_elsewhere(self, flight: Flight, begin: Callable[[], Fill], begun: Begun) -> bool:
         """Start on a filler's thread, so that the caller's time limit holds while the origin is asked too."""
 
         def run() -> None:
             try:
                 flight.start(begin)
-            except (DaramjweeError, LookAgain, GoAlone, TypeError):
+            except GoAlone:
+                if begun.left and begun.alone is not None:
+                    self.discard(begun.alone)
+            except (DaramjweeError, LookAgain, TypeError):
                 return  # the outcome of the flight says it to whoever waits
 
         return self.fillers.submit(run)
@@ -245,6 +268,7 @@ class Flights:
         metadata = metadata_of(result, self._clock.now())
         body = open_body(result.body)
         try:
+            flight.borrow(metadata.size)
             staged = self._tiers.stage(ask.key, metadata)
         except BaseException:
             body.close()
@@ -315,16 +339,22 @@ class Flights:
         else:
             entry.close()
 
-    def start_promotion(self, ask: Ask, boarded: Boarded, source: Tier, target: Tier) -> None:
-        """Start a new flight that carries the entry of `source` up to `target`. Raises what goes wrong there."""
+    def start_promotion(self, ask: Ask, boarded: Boarded, source: Tier, target: Tier, seen: Metadata) -> None:
+        """Start a new flight that carries the entry of `source`, still the one with metadata `seen`, up to `target`.
+        Raises what goes wrong there."""
         flight, _, claim = boarded
         assert claim is not None
+        flight.promotes = True
 
         def begin() -> Fill:
             entry = source.store.open(ask.key)
             if entry is None:
                 raise LookAgain
+            if entry.metadata != seen:  # replaced since the look-up: the caller streams what it saw
+                entry.close()
+                raise LookAgain
             try:
+                flight.borrow(entry.metadata.size)
                 staging = target.store.stage(ask.key, entry.metadata)
             except BaseException:
                 entry.close()

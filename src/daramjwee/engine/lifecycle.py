@@ -42,10 +42,10 @@ def register(engine: Engine) -> None:
     _engines.add(engine)
 
 
-def close_engine(engine: Engine, drain: Drain) -> None:
-    """End all work of the engine and close its tiers. Does nothing the second time."""
+def close_engine(engine: Engine, drain: Drain) -> bool:
+    """End all work of the engine and close its tiers. Does nothing the second time, and says False."""
     if engine.closed:
-        return
+        return False
     engine.closed = True
     flights = engine.flights
     deadline = monotonic() + CLOSE_SECONDS
@@ -64,6 +64,7 @@ def close_engine(engine: Engine, drain: Drain) -> None:
         if not workers.close(max(1.0, deadline - monotonic())):
             logger.warning("closing: a thread still waits for its origin; it ends by itself and keeps nothing")
     engine.tiers.close()
+    return True
 
 
 def _after_fork_in_child() -> None:

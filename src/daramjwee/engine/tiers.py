@@ -150,17 +150,18 @@ class Tiers:
         if entry is None:
             return False
         try:
-            staging = target.store.stage(key, entry.metadata)
-            try:
-                with pool.acquire(max(1, min(COPY_BYTES, entry.size))) as lease:
+            # Memory first: a staging holds what others may wait for.
+            with pool.acquire(max(1, min(COPY_BYTES, entry.size))) as lease:
+                staging = target.store.stage(key, entry.metadata)
+                try:
                     offset = 0
                     while count := entry.readinto_at(offset, lease.view):
                         staging.write(lease.view[:count])
                         offset += count
-                published = staging.commit(entry.metadata, guard=guard)
-            except BaseException:
-                staging.abort()
-                raise
+                    published = staging.commit(entry.metadata, guard=guard)
+                except BaseException:
+                    staging.abort()
+                    raise
             if published is None:
                 staging.abort()
                 return False

@@ -151,7 +151,7 @@ def put(engine: Engine, key: str, result: FetchResult) -> None:
         return
     body = open_body(data)  # not closed here: what a program gives stays the program's
     hasher = _hash(metadata)
-    with CacheWriter(engine, key, metadata) as writer, engine.pool.acquire(PENDING_BYTES) as lease:
+    with engine.pool.acquire(PENDING_BYTES) as lease, CacheWriter(engine, key, metadata) as writer:
         while len(piece := body.pull(lease.view)):
             writer.write(piece)
             if hasher is not None:

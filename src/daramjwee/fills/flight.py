@@ -17,9 +17,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from daramjwee.errors import DaramjweeError, FetchError, FillAborted, LimitExceeded, StoreError, shorten
-from daramjwee.fills.kernel import FlightKernel
-from daramjwee.fills.reader import FlightReader
-from daramjwee.fills.waiter import NEVER, Waiter, wake_each
+from daramjwee.fills.kernel import FlightKernel, Phase
+from daramjwee.fills.reader import FlightReader, copied
+from daramjwee.fills.waiter import NEVER, Waiter, wake_all, wake_each
 from daramjwee.model import Event
 
 if TYPE_CHECKING:
@@ -43,8 +43,6 @@ PULLS_BEFORE_FILLER = 2
 SLOW_READER_SECONDS = 30.0
 # How often a filler that waits for room looks for readers that were lost without a close.
 FILLER_LOOK_SECONDS = 1.0
-# How long the pump waits for memory for one piece of the window before it gives up.
-WINDOW_MEMORY_SECONDS = 30.0
 
 
 class LookAgain(Exception):
@@ -92,7 +90,8 @@ class Flight:
         self.kernel = FlightKernel(window=WINDOW_BYTES)
         self.lock = threading.Lock()
         self.waiters: list[Waiter] = []
-        self._window: deque[tuple[int, bytes]] = deque()
+        self._window: deque[tuple[int, bytes | memoryview]] = deque()
+        self._uncharged = 0  # bytes of the last piece in the window, where memory was short
         self.lost: deque[int] = deque()  # readers that were garbage collected without close
         self._pool = pool
         self._spawn = spawn
@@ -103,7 +102,11 @@ class Flight:
         self._lease: Lease | None = None
         self._hash: Any = None
         self._pulls = 0
-        self._abort: BaseException | None = None
+        self.aborting: BaseException | None = None  # why it is being ended, from before it is over
+        self.promotes = False  # carries a copy to a higher tier, and asks no origin
+        self.made_by = threading.get_ident()
+        self.holder = self.made_by  # the thread that has the pump role; 0: nobody, or a filler that is on its way
+        self.begun = False  # whether somebody has come to start it
         self._gone = False
         self._next_reader = 0
         self._room = Waiter()
@@ -137,26 +140,27 @@ class Flight:
     def join(self, offset: int = 0, *, timeout: float | None = None) -> FlightReader | None:
         """Attach a reader at `offset`, or None when it is too late for that."""
         with self.lock:
-            if self._gone or self._abort is not None:
+            if self._gone or self.aborting is not None:
                 return None
             self._next_reader += 1
             reader = self._next_reader
-            if not self.kernel.join(reader, offset):
-                return None
-        return FlightReader(self, reader, timeout)
+            made = FlightReader(self, reader, timeout)  # first: if it gets lost, it leaves by itself
+            return made if self.kernel.join(reader, offset) else None
 
     def abort(self, error: BaseException) -> None:
         """End a flight that still runs with `error` for every reader; what is staged is dropped."""
         with self.lock:
             if self.kernel.over:
                 return
-            self._abort = self._abort or error
-            idle = not self.kernel.pumping
-            self.kernel.pumping = True
+            self.aborting = self.aborting or error
+            idle = not self.kernel.pumping or not self.begun
+            self.kernel.pumping = self.begun = True
+            wake = self._wake_all_locked()
         if idle:
             self._fail(error)
         else:
             self._room.wake()  # whoever pumps sees it before the next pull
+        wake_each(wake)  # readers do not wait for a pump that may stand in the origin's read for long
 
     def finish(self, timeout: float) -> bool:
         """Wait until the flight is over, pumping if nobody does; False when `timeout` seconds were not enough."""
@@ -167,12 +171,20 @@ class Flight:
             with self.lock:
                 if self.kernel.over:
                     return True
-                pump = not self.kernel.window_full and self.kernel.try_pump()
+                # Whoever pumps ends it as soon as it comes back, and it may be who asks. A windowed flight moves
+                # only while its readers read, and keeps nothing: there is nothing to wait for.
+                if self.aborting is not None or self.kernel.windowed or self.asking == threading.get_ident():
+                    return False
+                pump = not self.kernel.window_full and self.try_pump_locked()
                 if not pump:
                     self.waiters.append(waiter)
             if pump:
-                if not self.spawn_filler():
-                    self._run_filler()
+                try:
+                    if not self.spawn_filler():
+                        self._run_filler()
+                except BaseException:
+                    self.surrender()
+                    raise
             elif not waiter.wait(deadline - monotonic()):
                 with self.lock:
                     if waiter in self.waiters:
@@ -187,6 +199,19 @@ class Flight:
         What `begin` raises becomes the outcome for every reader, and is raised here too; a body that fails
         later is told to the readers only.
         """
+        with self.lock:
+            refused = self.aborting if self.begun else None
+            self.holder = threading.get_ident()
+            self.begun = True
+        if refused is not None:
+            raise copied(refused)
+        try:
+            self._start(begin)
+        except BaseException:
+            self.surrender()
+            raise
+
+    def _start(self, begin: Callable[[], Fill]) -> None:
         try:
             self.asking = threading.get_ident()
             fill = begin()
@@ -196,7 +221,8 @@ class Flight:
             if fill.metadata.digest is not None:
                 self._hash = _hasher(fill.metadata.digest)
             size = fill.metadata.size
-            self._lease = self._pool.acquire(PIECE_BYTES if size is None else min(max(size, 1), PIECE_BYTES))
+            if self._lease is None:
+                self.borrow(size)
         except Exception as error:
             self._fail(error)
             raise
@@ -214,6 +240,36 @@ class Flight:
             self.pump_piece()
         self.hand_over()
 
+    def try_pump_locked(self) -> bool:
+        """Take the pump role for this thread, if it is free."""
+        me = threading.get_ident()
+        kernel = self.kernel
+        if kernel.pumping or kernel.phase is not Phase.RUNNING:
+            return False
+        kernel.pumping, self.holder = True, me
+        return True
+
+    def surrender(self) -> None:
+        """This thread was interrupted wherever it was: what it had to do for others is done, or ends here."""
+        with self.lock:
+            if self.holder != threading.get_ident():
+                wake_all(self.waiters)
+                return
+            over = self.kernel.over
+            error = self.aborting or FillAborted(f"the thread that was fetching {shorten(self.key)} was interrupted")
+            if not over:
+                self.aborting = error
+            self.holder = -1
+            wake_all(self.waiters)
+        if over:
+            self._tidy()
+        else:
+            self._fail(error if self.metadata is not None else LookAgain())
+
+    def borrow(self, size: int | None) -> None:
+        """Get the memory that pieces pass through. Before anything else is held that others wait for."""
+        self._lease = self._pool.acquire(PIECE_BYTES if size is None else min(max(size, 1), PIECE_BYTES))
+
     def hand_over(self) -> None:
         """A piece was pulled: a filler goes on, or the role is free for a reader that needs more."""
         kernel = self.kernel
@@ -221,9 +277,13 @@ class Flight:
             return
         due = kernel.size is not None or self._pulls >= PULLS_BEFORE_FILLER or not kernel.readers
         if due and self.spawn_filler():
+            with self.lock:
+                if self.holder == threading.get_ident():
+                    self.holder = 0
             return
         with self.lock:
             kernel.stop_pumping()
+            self.holder = 0
             wake = self._wake_all_locked()
             orphan = not kernel.readers
         wake_each(wake)
@@ -237,12 +297,16 @@ class Flight:
     def _run_filler(self) -> None:
         """Pull to the end, at the origin's pace; in a full window at the pace of the slowest reader."""
         still_since: float | None = None
+        with self.lock:
+            if self.kernel.over or self.holder == -1:
+                return
+            self.holder = threading.get_ident()
         while True:
             self._drain_lost()
             with self.lock:
                 if self.kernel.over:
                     return
-                blocked = self.kernel.window_full and self._abort is None
+                blocked = self.kernel.window_full and self.aborting is None
             if not blocked:
                 still_since = None
                 self.pump_piece()
@@ -256,8 +320,8 @@ class Flight:
     def pump_piece(self) -> None:
         """Pull one piece and pass it on, or see the end and publish. Failures become the outcome."""
         try:
-            if self._abort is not None:
-                raise self._abort
+            if self.aborting is not None:
+                raise self.aborting
             piece = self._pull()
             if len(piece):
                 self._accept(piece)
@@ -275,7 +339,8 @@ class Flight:
         self._pulls += 1
         self.asking = threading.get_ident()
         try:
-            return self._body.pull(self._lease.view)
+            # What is still to be read from the lease must not be overwritten by the pull that sees the end.
+            return self._body.pull(memoryview(bytearray(1)) if self._uncharged else self._lease.view)
         except DaramjweeError:
             raise
         except Exception as error:
@@ -310,10 +375,14 @@ class Flight:
                 wake_each(wake)
                 return
         ledger = self._pool.ledger
-        if not ledger.try_charge(len(piece)):
-            ledger.charge(len(piece), timeout=WINDOW_MEMORY_SECONDS)
+        charged = ledger.try_charge(len(piece))
+        # Without memory for a window the piece stays in the lease, and no other is pulled before all have read it:
+        # whoever waited here with a lease in hand would wait for others that do the same.
+        data = bytes(piece) if charged or type(piece) is bytes else piece[:]
         with self.lock:
-            self._window.append((kernel.head, bytes(piece)))
+            kernel.window = WINDOW_BYTES if charged else 1
+            self._window.append((kernel.head, data))
+            self._uncharged += 0 if charged else len(piece)
             kernel.received(len(piece))
             dropped = self._trim_locked()
             wake = self._wake_reached_locked()
@@ -362,8 +431,10 @@ class Flight:
         with self.lock:
             if self.kernel.over:
                 return
-        self._say_over()
-        self._settle(error)
+        try:
+            self._say_over()
+        finally:
+            self._settle(error)
 
     def _say_over(self) -> None:
         try:
@@ -388,6 +459,10 @@ class Flight:
         wake_each(wake)
         if last:
             self._let_go()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Give back what only a running flight needs. Once more does nothing."""
         lease, self._lease = self._lease, None
         if lease is not None:
             lease.release()
@@ -398,7 +473,8 @@ class Flight:
     def _let_go(self) -> None:
         """The flight is over and nobody reads: end the staging, close the entry, give the window back."""
         with self.lock:
-            dropped = sum(len(data) for _, data in self._window)
+            dropped = sum(len(data) for _, data in self._window) - self._uncharged
+            self._uncharged = 0
             self._window.clear()
         self._pool.ledger.credit(dropped)
         if self.entry is not None:
@@ -409,8 +485,8 @@ class Flight:
     # -- shared bookkeeping --------------------------------------------------------------------------------
 
     def _wake_all_locked(self) -> list[Waiter]:
-        waiters, self.waiters = self.waiters, []
-        return waiters
+        wake_all(self.waiters)
+        return []
 
     def _wake_reached_locked(self) -> list[Waiter]:
         head, size = self.kernel.head, self.kernel.size
@@ -427,9 +503,13 @@ class Flight:
         dropped = 0
         while self._window and self._window[0][0] + len(self._window[0][1]) <= self.kernel.tail:
             dropped += len(self._window.popleft()[1])
+        if not self._window:
+            # An uncharged piece is the last one, always.
+            dropped -= self._uncharged
+            self._uncharged = 0
         return dropped
 
-    def segment_locked(self, offset: int) -> tuple[int, bytes] | None:
+    def segment_locked(self, offset: int) -> tuple[int, bytes | memoryview] | None:
         """The window segment that holds `offset`; None when the staging does."""
         if self.kernel.spooled is None or offset < self.kernel.spooled:
             return None
@@ -456,6 +536,12 @@ class Flight:
         for _ in slow:
             self._observer.notice(Event("reader_detached", self.key, None, "too slow for the others"))
 
+    def look_after(self, still: float) -> None:
+        """Let go of readers that were lost, and of those that have kept a full window still for so many seconds."""
+        self._drain_lost()
+        if still >= SLOW_READER_SECONDS:
+            self._detach_slowest()
+
     def _drain_lost(self) -> None:
         while self.lost:
             self.leave(self.lost.popleft())
@@ -468,8 +554,8 @@ class Flight:
             dropped = self._trim_locked()
             if orphaned and (kernel.windowed or not self.keep_orphan):
                 # Set under the lock, so that nobody joins what is about to end.
-                self._abort = self._abort or FillAborted(f"the last reader of {shorten(self.key)} left")
-            adopt = orphaned and self._abort is None and kernel.try_pump()
+                self.aborting = self.aborting or FillAborted(f"the last reader of {shorten(self.key)} left")
+            adopt = orphaned and self.aborting is None and self.try_pump_locked()
             last = kernel.over and not kernel.readers and not self._gone
             self._gone = self._gone or last
             wake = self._wake_all_locked() if not kernel.pumping and not kernel.over else []
@@ -479,9 +565,13 @@ class Flight:
         if last:
             self._let_go()
         elif adopt:
-            self.hand_over()
-        elif orphaned and self._abort is not None:
-            self.abort(self._abort)
+            try:
+                self.hand_over()
+            except BaseException:
+                self.surrender()
+                raise
+        elif orphaned and self.aborting is not None:
+            self.abort(self.aborting)
 
 
 def _with_size(metadata: Metadata, size: int) -> Metadata:

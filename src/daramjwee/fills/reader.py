@@ -7,6 +7,7 @@ Design: docs/design/fills.md
 
 from __future__ import annotations
 
+from io import UnsupportedOperation
 from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING
 from daramjwee.errors import Closed, FetchError, FillAborted, shorten
 from daramjwee.fills.kernel import Do, Phase
 from daramjwee.fills.waiter import NEVER, Waiter
+
+# How often a reader looks around that waits at a window which nobody pumps.
+LOOK_SECONDS = 1.0
 
 if TYPE_CHECKING:
     from daramjwee.fills.flight import Flight
@@ -51,6 +55,8 @@ class FlightReader:
                     return flight.metadata
                 if flight.error is not None:
                     break
+                if flight.aborting is not None:
+                    raise copied(flight.aborting)
                 self._waiter.target = NEVER
                 flight.waiters.append(self._waiter)
             self._sleep(deadline)
@@ -60,6 +66,12 @@ class FlightReader:
         """The published entry, once the fill is over; None when it was not published. The flight closes it."""
         flight = self.flight
         if not flight.finish(1e6 if self.timeout is None else self.timeout):
+            if flight.aborting is not None:
+                raise copied(flight.aborting)
+            if flight.windowed:
+                raise UnsupportedOperation(f"no tier has room for {shorten(flight.key)}: its bytes only pass through")
+            if self.timeout is None:
+                raise FetchError(f"the fetcher of {shorten(flight.key)} waits for {shorten(flight.key)} itself")
             raise FetchError(
                 f"{shorten(flight.key)} was not complete after {self.timeout:g} s (timeout); the fill goes on"
             )
@@ -68,6 +80,16 @@ class FlightReader:
         return flight.entry
 
     def readinto_at(self, offset: int, view: memoryview, least: int | None = None) -> int:
+        """See `_readinto_at`."""
+        try:
+            return self._readinto_at(offset, view, least)
+        except Exception:
+            raise
+        except BaseException:
+            self.flight.surrender()
+            raise
+
+    def _readinto_at(self, offset: int, view: memoryview, least: int | None = None) -> int:
         """Fill `view` from `offset` on: at least `least` bytes (default: all that fit), fewer at the end or from
         a windowed flight; 0 only at the end. Raises the flight's outcome if it failed."""
         most = len(view)
@@ -85,8 +107,10 @@ class FlightReader:
                 if do is Do.READ:
                     segment = flight.segment_locked(offset)
                 elif do is Do.PUMP:
-                    kernel.pumping = True
+                    flight.try_pump_locked()
                 elif do is Do.WAIT:
+                    if flight.aborting is not None:
+                        raise copied(flight.aborting)
                     self._waiter.target = amount
                     flight.waiters.append(self._waiter)
             if do is Do.WAIT:
@@ -108,7 +132,7 @@ class FlightReader:
                 assert flight.error is not None
                 raise copied(flight.error) from flight.error
 
-    def _copy(self, segment: tuple[int, bytes] | None, offset: int, view: memoryview) -> int:
+    def _copy(self, segment: tuple[int, bytes | memoryview] | None, offset: int, view: memoryview) -> int:
         flight = self.flight
         if segment is None:
             assert flight.staging is not None
@@ -123,6 +147,8 @@ class FlightReader:
             piece = memoryview(data)[offset - start : offset - start + len(view)]
             count = len(piece)
             view[:count] = piece
+            if self._id in flight.kernel.detached:
+                return 0  # the piece may have been replaced meanwhile: the next turn says it
         if flight.kernel.windowed:
             flight.moved(self._id, offset + count)
         return count
@@ -143,8 +169,18 @@ class FlightReader:
                 f"the fetcher of {shorten(flight.key)} reads {shorten(flight.key)} from the cache itself: "
                 "it would wait for itself for ever"
             )
+        still_since = monotonic()
         try:
-            woken = waiter.wait(None if deadline is None else deadline - monotonic())
+            woken = False
+            while not woken and flight.windowed and not flight.kernel.pumping:
+                # Nobody pumps a full window: see to readers that are lost or stand still, as a filler would.
+                left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - monotonic())
+                woken = waiter.wait(left)
+                if woken or (deadline is not None and monotonic() >= deadline):
+                    break
+                flight.look_after(monotonic() - still_since)
+            else:
+                woken = woken or waiter.wait(None if deadline is None else deadline - monotonic())
         except BaseException:
             self._stop_waiting()
             raise
@@ -161,12 +197,20 @@ class FlightReader:
 
     def close(self) -> None:
         if not self._closed:
-            self._closed = True
-            self.flight.leave(self._id)
+            try:
+                self._closed = True
+                self.flight.leave(self._id)
+            except BaseException:
+                self.flight.lost.append(self._id)  # should it be attached still; the next step sees to it
+                self.flight.surrender()
+                raise
+
+    def __del__(self) -> None:
+        self.lost()
 
     def lost(self) -> None:
         """As `close`, from a finalizer: no lock is taken; the flight sees to it at its next step."""
-        if not self._closed:
+        if not getattr(self, "_closed", True):
             self._closed = True
             self.flight.lost.append(self._id)
 

@@ -370,12 +370,16 @@ class CacheStream(io.BufferedIOBase):
         """
         source = self._check()
         entry: Any = source
+        known = self.metadata
         if isinstance(source, FlightReader):
             entry = source.wait_entry()
+            known = source.flight.metadata or known
         if getattr(entry, "path", None) is None:
             if self._located is None:
                 self._located = self._owner.locate(self._key)
             entry = self._located
+            if entry is not None and not _same_object(entry.metadata, known):
+                raise io.UnsupportedOperation(f"{shorten(self._key)} was replaced since it was opened: open it again")
         if entry is None or getattr(entry, "path", None) is None:
             raise io.UnsupportedOperation(f"no tier has {shorten(self._key)} as a plain file; add a FileStore")
         verify = getattr(entry, "verify", None)
@@ -426,16 +430,19 @@ class CacheStream(io.BufferedIOBase):
             return
         self._source = None
         place = "" if self._opened_at is None else " (opened at {}:{})".format(*self._opened_at)
-        if self._forks == forks.count:
-            if isinstance(source, FlightReader):
-                source.lost()
-            else:
-                source.close()
-            if self._located is not None:
-                self._located.close()
+        # Closing an entry may take a lock of its store, which this very thread may hold while garbage is collected;
+        # an entry that is dropped lets go of its file by itself.
+        if self._forks == forks.count and isinstance(source, FlightReader):
+            source.lost()
         if not sys.is_finalizing():
             warnings.warn(f"unclosed {self!r}{place}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         state = "closed" if self._source is None else f"at {self._pos - self._start} of {self.size}"
         return f"<CacheStream {shorten(self._key)} {self.status.name} {state}>"
+
+
+def _same_object(one: Metadata, other: Metadata) -> bool:
+    validator = one.strong_validator
+    same = one.stored_at == other.stored_at or (validator is not None and validator == other.strong_validator)
+    return same and one.size == other.size

@@ -26,7 +26,7 @@ class Waiter:
         self.target = 0
 
     def wait(self, timeout: float | None) -> bool:
-        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        return self._lock.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
 
     def wake(self) -> None:
         try:
@@ -34,6 +34,13 @@ class Waiter:
         except RuntimeError:
             # Woken already, and not yet asleep again: it looks around before it sleeps, so nothing is missed.
             return
+
+
+def wake_all(waiters: list[Waiter]) -> None:
+    """Wake, and only then forget them: an interrupted thread must not lose those it had not woken."""
+    for waiter in waiters:
+        waiter.wake()
+    waiters.clear()
 
 
 def wake_each(waiters: Iterable[Waiter]) -> None:

@@ -280,7 +280,7 @@ class MemoryStore:
         return freed
 
     def publish(
-        self, key: str, body: Body, metadata: Metadata, reserved: int, guard: Callable[[], bool] | None
+        self, staging: MemoryStaging, key: str, body: Body, metadata: Metadata, guard: Callable[[], bool] | None
     ) -> bool:
         """Put the body on the shelf in place of what was reserved for it, if the guard agrees."""
         record = HotEntry(key, body, metadata)
@@ -289,7 +289,7 @@ class MemoryStore:
             self._check_open()
             if guard is not None and not guard():
                 return False
-            self._shelf.reserved -= reserved
+            self._shelf.reserved -= staging.published(body)
             self._shelf.stagings -= 1
             self._shelf.put_locked(record, displaced)
         displaced.clear()  # outside the lock: bodies may die here

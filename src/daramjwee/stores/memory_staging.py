@@ -54,7 +54,7 @@ class MemoryEntry:
 class MemoryStaging:
     """An object on its way into the memory tier."""
 
-    __slots__ = ("_body", "_charged", "_epoch", "_failed", "_key", "_metadata", "_reserved", "_spool", "_store")
+    __slots__ = ("_body", "_charged", "_ended", "_epoch", "_failed", "_key", "_metadata", "_reserved", "_spool", "_store")
 
     def __init__(self, store: MemoryStore, key: str, metadata: Metadata, reserved: int) -> None:
         self._store = store
@@ -62,7 +62,7 @@ class MemoryStaging:
         self._metadata = metadata
         self._reserved = reserved  # bytes of the tier's capacity
         self._charged = reserved  # bytes charged to the ledger for the body
-        self._failed = False
+        self._failed = self._ended = False
         self._epoch = store.epoch
         self._body: Body | None = None
         self._spool: Spool | None = Spool(metadata.size, store.charge, store.credit)
@@ -109,26 +109,36 @@ class MemoryStaging:
         described = with_size(self._metadata if metadata is None else metadata, size)
         segments = spool.finish(store.try_charge)
         body = Body(segments)
-        if not store.publish(self._key, body, described, self._reserved, guard):
+        if not store.publish(self, self._key, body, described, guard):
             return None
-        # From here on the body holds the charge: what was reserved beyond it goes back, the rest when it dies.
-        charged, self._reserved, self._charged = self._charged, 0, 0
-        body.charged_to(store.ledger)
-        store.credit(charged - size)
-        self._body = body
+        # What was reserved beyond the body's size goes back now, the rest when it dies.
+        spare, self._charged = self._charged, 0
+        store.credit(spare)
         self._spool = None
         return MemoryEntry(store, body, described)
+
+    def published(self, body: Body) -> int:
+        """End it, under the store's lock: an interruption from here on must not make an abort undo it. What was
+        reserved."""
+        body.charged_to(self._store.ledger)  # and gives it back when it dies
+        reserved, self._reserved = self._reserved, 0
+        self._charged -= body.size
+        self._ended, self._body = True, body
+        return reserved
 
     def abort(self) -> None:
         spool, self._spool = self._spool, None
         if spool is None:
             return
-        self._store.let_go(self._reserved, self._charged + spool.tail_charged, self._epoch)
-        self._reserved = self._charged = 0
+        reserved, charged, self._reserved, self._charged = self._reserved, self._charged, 0, 0
+        if not self._ended:
+            self._store.let_go(reserved, charged + spool.tail_charged, self._epoch)
+        elif self._epoch == self._store.epoch:
+            self._store.credit(charged + spool.tail_charged)
 
     def __del__(self) -> None:
         spool = getattr(self, "_spool", None)
-        if spool is not None:
+        if spool is not None and not self._ended:
             self._store.lost.append((self._reserved, self._charged + spool.tail_charged, self._epoch))
 
     def _check_usable(self) -> None:

@@ -58,7 +58,7 @@ class FileIndex:
         self.lock = threading.Lock()
         self.bad_records = 0  # metadata files that the start found damaged
         self._changed = threading.Condition(self.lock)
-        self._busy: set[str] = set()
+        self._busy: dict[str, int] = {}  # keys whose files are being changed, and the thread that does
         self._leaving: dict[str, int] = {}
         # Files of a key that could not be removed when they should have been: a delete must not leave them, or
         # the next start would find them and bring an old entry back.
@@ -101,10 +101,10 @@ class FileIndex:
         digest = layout.key_hash(key)
         body = layout.body_name(digest, staging.owner, staging.fill)
         # Asked before, too: of a fill that has lost already, nothing should reach the disk even for a moment.
-        if not self._take(key, guard):
-            return None
         displaced: list[FileRecord] = []
         try:
+            if not self._take(key, guard):
+                return None
             try:
                 stamp = disk.place_body(file.fd, staging.path, body)
                 staging.path = self._prefix + body
@@ -133,9 +133,9 @@ class FileIndex:
 
     def restamp(self, key: str, metadata: Metadata, *, guard: Guard | None = None) -> bool:
         """New metadata under a new generation for the committed entry of the key, same body; False without one."""
-        if not self._take(key, guard):
-            return False
         try:
+            if not self._take(key, guard):
+                return False
             record = self._shelf.table.get(key)
             if record is None:
                 return False
@@ -158,9 +158,9 @@ class FileIndex:
             self._give(key)
 
     def delete(self, key: str, *, guard: Guard | None = None) -> bool:
-        if not self._take(key, guard, drop=True):
-            return False
         try:
+            if not self._take(key, guard, drop=True):
+                return False
             paths: list[str] = []
             with self.lock:
                 record = self._shelf.table.get(key)
@@ -267,13 +267,14 @@ class FileIndex:
             self._check_open()
             if guard is not None and not guard():
                 return False
-            self._busy.add(key)
+            self._busy[key] = threading.get_ident()
             return True
 
     def _give(self, key: str) -> None:
         with self.lock:
-            self._busy.discard(key)
-            self._changed.notify_all()
+            if self._busy.get(key) == threading.get_ident():
+                del self._busy[key]
+                self._changed.notify_all()
 
     def _write_meta(self, record: FileRecord) -> None:
         """Create the metadata file under the next free generation: the commit point on disk."""

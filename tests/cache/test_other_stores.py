@@ -173,15 +173,13 @@ def test_an_entry_that_cannot_be_restamped_is_asked_for_again(plain: PlainStore)
 
 
 @pytest.mark.parametrize("failing", ["open", "stage", "write", "commit", "delete"])
-def test_a_tier_that_fails_fails_no_read(
-    plain: PlainStore, origin: ScriptedOrigin, tmp_path: Path, failing: str
-) -> None:
+def test_a_tier_that_fails_fails_no_read(origin: ScriptedOrigin, tmp_path: Path, failing: str) -> None:
     """Whatever call fails, above or below another tier: bytes come, and the trouble is counted."""
-    for place, tiers in enumerate(
-        ([plain], [plain, FileStore(tmp_path / "a", capacity="64MiB")], [MemoryStore("4MiB"), plain])
-    ):
+    for place in range(3):
+        plain = PlainStore()
         plain.failing = {failing}
-        plain.entries.clear()
+        files = FileStore(tmp_path / str(place), capacity="64MiB")
+        tiers = ([plain], [plain, files], [MemoryStore("4MiB"), plain])[place]
         with Cache(*tiers, origin=origin) as cache:  # type: ignore[arg-type]
             for key, data in (("k", b"data"), ("big", BIG), ("k", b"data")):
                 with cache.open(key) as stream:

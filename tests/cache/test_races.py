@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
 
-from daramjwee import Cache, Drain, FetchError, FillAborted, Freshness, NotFound, NotModified, Status
+from daramjwee import Cache, Drain, FetchError, FetchResult, FillAborted, Freshness, NotFound, NotModified, Status
 from daramjwee.testing.leaks import no_leaks
 from daramjwee.testing.origin import Gate
 
@@ -369,3 +371,38 @@ def test_a_fetcher_that_reads_its_own_key_is_told_so(cache: Cache) -> None:
     with pytest.raises(FetchError, match="itself"):
         cache.get("k", lambda request: body())
     assert cache.get("k", lambda request: b"fine") == b"fine"
+
+
+@pytest.mark.parametrize("said", [0, 2])
+def test_every_way_of_reading_learns_of_a_lie(cache: Cache, said: int) -> None:
+    """`read`, `read1`, `readinto`, iteration, `copy_to`, `path`: none takes too long an object for a whole one."""
+    ways = {
+        "read": lambda stream: stream.read(),
+        "read1": lambda stream: [*iter(stream.read1, b"")],
+        "readinto": lambda stream: stream.readinto(bytearray(10)),
+        "iterate": lambda stream: list(stream),
+        "copy_to": lambda stream: stream.copy_to(io.BytesIO()),
+        "copy_to from the end": lambda stream: (stream.seek(0, 2), stream.copy_to(io.BytesIO())),
+    }
+    for name, way in ways.items():
+        with pytest.raises(FetchError, match="announced"):
+            with cache.open("k", lambda request: FetchResult(iter([b"ab", b"c"]), size=said)) as stream:
+                way(stream)
+        assert "k" not in cache, name
+    assert cache.stats().fetch_errors == len(ways)
+
+
+def test_an_abort_does_not_wait_for_an_origin_that_stands_still(
+    make_cache: Callable[..., Cache], origin: ScriptedOrigin
+) -> None:
+    """Leaving the `with` block by an exception ends at once; the thread in the origin ends when that answers."""
+    gate = Gate()
+    origin.script("k", BIG[:300_000], gate, BIG[300_000:])
+    began = monotonic()
+    with pytest.raises(RuntimeError, match="enough"), make_cache() as cache:
+        stream = cache.open("k")
+        gate.wait_reached()
+        raise RuntimeError("enough")
+    assert monotonic() - began < 20  # 30 s would be the patience of a close that finishes
+    gate.open()
+    stream.close()

@@ -96,7 +96,7 @@ class Engine:
             entry = self._open_top(key)
         except StoreError:
             return None
-        if entry is None:
+        if entry is None or self.closed:
             return None
         metadata = entry.metadata
         freshness = self.freshness
@@ -354,8 +354,10 @@ class Engine:
             self.tiers.delete(key, guard=claim.is_current, but=staged.tier, strict=True)
             entry = staged.staging.commit(metadata, guard=claim.is_current)
         except BaseException:
-            self.tiers.delete(key, guard=claim.is_current)
-            self.flights.fence.release(claim)
+            try:
+                self.tiers.delete(key, guard=claim.is_current)
+            finally:
+                self.flights.fence.release(claim)
             raise
         if entry is None:
             # A newer change of the key came in between: ours was overwritten at once.

@@ -17,7 +17,7 @@ from daramjwee.engine.background import Workers
 from daramjwee.engine.fence import Fence
 from daramjwee.engine.freshness import Verdict, judge
 from daramjwee.engine.write import EntryBody
-from daramjwee.errors import DaramjweeError, FetchError, FillAborted, NotFound, NotModified, StoreError, shorten
+from daramjwee.errors import Closed, DaramjweeError, FetchError, FillAborted, NotFound, NotModified, StoreError, shorten
 from daramjwee.fills.body import metadata_of, open_body, result_of
 from daramjwee.fills.flight import Fill, Flight, GoAlone, LookAgain
 from daramjwee.model import Event, FetchRequest, Metadata
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 MOST_FILLERS = 64
 # Copies to lower tiers that may wait for a worker; one more is dropped and counted.
 BACKGROUND_QUEUE = 1024
+
+
+# How a fill may end without bytes though its origin did nothing wrong.
+NO_FAULT = (NotFound, LookAgain, GoAlone, FillAborted, Closed)
 
 
 class Ask(NamedTuple):
@@ -162,7 +166,9 @@ class Flights:
         )
 
     def _forget(self, flight: Flight) -> None:
+        failed = flight.failure is not None and not flight.promotes and not isinstance(flight.failure, NO_FAULT)
         with self._lock:
+            self._counters.fetch_errors += failed
             self._apart.discard(flight)
             if self._table.get(flight.key) is flight:
                 del self._table[flight.key]
@@ -302,16 +308,13 @@ class Flights:
         except NotModified as error:
             if request.previous is not None:
                 raise
-            self._counters.fetch_errors += 1
             raise FetchError(
                 f"the fetcher of {shorten(request.key)} raised NotModified, but no copy was at hand: "
                 "raise it only when FetchRequest.previous is given"
             ) from error
         except DaramjweeError:
-            self._counters.fetch_errors += 1
             raise
         except Exception as error:
-            self._counters.fetch_errors += 1
             raise FetchError(
                 f"the origin failed for {shorten(request.key)}: {type(error).__name__}: {error}; nothing was kept"
             ) from error

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 # A fill that is not done after so long is dropped: closing has to end.
 CLOSE_SECONDS = 30.0
+ABORT_SECONDS = 0.5
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -60,8 +61,10 @@ def close_engine(engine: Engine, drain: Drain) -> bool:
     for flight in flights.running() if drain is Drain.FINISH else ():
         logger.warning("closing: dropping the fill of %s", shorten(flight.key))
         flight.abort(Closed(f"the cache was closed while {shorten(flight.key)} was being fetched"))
+    # An aborted fill may stand in its origin's read for long: that thread is not waited for.
+    patience = ABORT_SECONDS if drain is Drain.ABORT else max(ABORT_SECONDS, deadline - monotonic())
     for workers in (flights.fillers, flights.workers):
-        if not workers.close(max(1.0, deadline - monotonic())):
+        if not workers.close(patience):
             logger.warning("closing: a thread still waits for its origin; it ends by itself and keeps nothing")
     engine.tiers.close()
     return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from daramjwee.errors import Closed, CorruptEntry, LimitExceeded, shorten
+from daramjwee.errors import Closed, ConfigError, CorruptEntry, FetchError, Problem, shorten
 from daramjwee.fills.body import BodyReader, metadata_of, open_body, result_of
 from daramjwee.units import format_size
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # What a writer keeps before it picks a tier: an object that ends within it has a known size.
 PENDING_BYTES = 256 * 1024
+DATA_MEND = "give bytes (text encoded), a contiguous buffer, something with read(n), or an iterable of bytes"
 
 
 class EntryBody(BodyReader):
@@ -95,16 +96,16 @@ class CacheWriter:
             self._staged.staging.write(piece)
 
     def commit(self) -> None:
-        """Publish what was written; done by leaving the `with` block. The writer is closed then."""
+        """Publish what was written; done by leaving the `with` block. The writer is closed then.
+
+        `ConfigError` when another size was announced.
+        """
         if not self._open:
             raise Closed(f"the writer of {shorten(self._key)} is closed")
         announced = self._metadata.size
         if announced is not None and announced != self._written:
             self.abort()
-            raise LimitExceeded(
-                f"{self._written:,} bytes were written for {shorten(self._key)}, but size={announced:,} was announced; "
-                "nothing was kept"
-            )
+            raise _another_size("writer", self._key, announced, self._written)
         try:
             self._stage(self._written)
             assert self._staged is not None
@@ -142,14 +143,17 @@ class CacheWriter:
 
 def put(engine: Engine, key: str, result: FetchResult) -> None:
     """Publish a body that a program gives. Raises what the body raises, and then changes nothing."""
-    metadata = metadata_of(result_of(result), engine.clock.now())
+    metadata = metadata_of(result_of(result), engine.clock.now(), subject=f"set of {shorten(key)}")
     data = result.body
     if type(data) is bytes:
         _check(key, metadata, len(data), _hash(metadata, data))
         with CacheWriter(engine, key, metadata, whole=True) as writer:
             writer.write(data)
         return
-    body = open_body(data)  # not closed here: what a program gives stays the program's
+    try:
+        body = open_body(data)  # not closed here: what a program gives stays the program's
+    except FetchError:
+        raise ConfigError([Problem("data", data, DATA_MEND)], subject=f"set of {shorten(key)}") from None
     hasher = _hash(metadata)
     with engine.pool.acquire(PENDING_BYTES) as lease, CacheWriter(engine, key, metadata) as writer:
         while len(piece := body.pull(lease.view)):
@@ -167,9 +171,14 @@ def _hash(metadata: Metadata, data: bytes = b"") -> Any:
     return hashlib.new(metadata.digest.partition(":")[0], data, usedforsecurity=False)
 
 
+def _another_size(what: str, key: str, said: int, size: int) -> ConfigError:
+    mend = f"{size:,} bytes were given, and nothing was kept; give their number, or leave size out"
+    return ConfigError([Problem("size", said, mend)], subject=f"{what} of {shorten(key)}")
+
+
 def _check(key: str, metadata: Metadata, size: int, hasher: Any) -> None:
     if metadata.size is not None and metadata.size != size:
-        raise LimitExceeded(f"{shorten(key)} has {size:,} bytes, but size={metadata.size:,} was said; nothing was kept")
+        raise _another_size("set", key, metadata.size, size)
     if hasher is not None and metadata.digest is not None:
         wanted = metadata.digest.partition(":")[2].lower()
         if hasher.hexdigest() != wanted:

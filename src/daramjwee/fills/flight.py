@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from daramjwee.errors import DaramjweeError, FetchError, FillAborted, LimitExceeded, StoreError, shorten
 from daramjwee.fills.kernel import FlightKernel, Phase
 from daramjwee.fills.reader import FlightReader, copied
-from daramjwee.fills.waiter import NEVER, Waiter, wake_all, wake_each
+from daramjwee.fills.waiter import NEVER, Waiter
 from daramjwee.model import Event
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Flight:
         self.metadata: Metadata | None = None
         self.entry: Entry | None = None
         self.tier: Any = None  # where it stages, for whoever started it
+        self.failure: BaseException | None = None  # what `error` is about to be: readers do not see it yet
         self.error: BaseException | None = None
         self.asking: int | None = None  # the thread that is inside the origin's code now
         self.staging: Staging | None = None
@@ -155,12 +156,11 @@ class Flight:
             self.aborting = self.aborting or error
             idle = not self.kernel.pumping or not self.begun
             self.kernel.pumping = self.begun = True
-            wake = self._wake_all_locked()
+            self._wake_all_locked()
         if idle:
             self._fail(error)
         else:
             self._room.wake()  # whoever pumps sees it before the next pull
-        wake_each(wake)  # readers do not wait for a pump that may stand in the origin's read for long
 
     def finish(self, timeout: float) -> bool:
         """Wait until the flight is over, pumping if nobody does; False when `timeout` seconds were not enough."""
@@ -232,8 +232,7 @@ class Flight:
             raise
         with self.lock:
             self.kernel.started(size, spool=fill.staging is not None)
-            wake = self._wake_all_locked()
-        wake_each(wake)
+            self._wake_all_locked()
         self.pump_piece()
         # All that was announced is here: pull once more, to see the end and publish without a hand-over.
         if not self.kernel.over and size is not None and self.kernel.head >= size:
@@ -253,14 +252,14 @@ class Flight:
         """This thread was interrupted wherever it was: what it had to do for others is done, or ends here."""
         with self.lock:
             if self.holder != threading.get_ident():
-                wake_all(self.waiters)
+                self._wake_all_locked()
                 return
             over = self.kernel.over
             error = self.aborting or FillAborted(f"the thread that was fetching {shorten(self.key)} was interrupted")
             if not over:
                 self.aborting = error
             self.holder = -1
-            wake_all(self.waiters)
+            self._wake_all_locked()
         if over:
             self._tidy()
         else:
@@ -284,9 +283,8 @@ class Flight:
         with self.lock:
             kernel.stop_pumping()
             self.holder = 0
-            wake = self._wake_all_locked()
+            self._wake_all_locked()
             orphan = not kernel.readers
-        wake_each(wake)
         if orphan:
             self.abort(FillAborted(f"nobody reads {shorten(self.key)} any more and no filler is free to finish it"))
 
@@ -371,8 +369,7 @@ class Flight:
             else:
                 with self.lock:
                     kernel.received(len(piece))
-                    wake = self._wake_reached_locked()
-                wake_each(wake)
+                    self._wake_reached_locked()
                 return
         ledger = self._pool.ledger
         charged = ledger.try_charge(len(piece))
@@ -385,17 +382,15 @@ class Flight:
             self._uncharged += 0 if charged else len(piece)
             kernel.received(len(piece))
             dropped = self._trim_locked()
-            wake = self._wake_reached_locked()
+            self._wake_reached_locked()
         ledger.credit(dropped)
-        wake_each(wake)
 
     def _lose_spool(self, error: DaramjweeError) -> None:
         """The staging takes no more: readers go on through a window, and nothing will be published."""
         logger.warning("not caching %s: %s", shorten(self.key), error)
         with self.lock:
             self.kernel.spool_lost()
-            wake = self._wake_all_locked()
-        wake_each(wake)
+            self._wake_all_locked()
         self._observer.notice(Event("fill_not_kept", self.key, None, str(error)))
 
     def _finish(self) -> None:
@@ -431,6 +426,7 @@ class Flight:
         with self.lock:
             if self.kernel.over:
                 return
+            self.failure = error
         try:
             self._say_over()
         finally:
@@ -451,12 +447,11 @@ class Flight:
                 self.kernel.done()
             else:
                 self.kernel.failed()
-            wake = self._wake_all_locked()
+            self._wake_all_locked()
             last = not self.kernel.readers and not self._gone
             self._gone = self._gone or last
         if error is not None and self.staging is not None:
             self.staging.abort()
-        wake_each(wake)
         if last:
             self._let_go()
         self._tidy()
@@ -484,18 +479,21 @@ class Flight:
 
     # -- shared bookkeeping --------------------------------------------------------------------------------
 
-    def _wake_all_locked(self) -> list[Waiter]:
-        wake_all(self.waiters)
-        return []
+    # A waiter is woken under the lock: that runs nobody's code, and an interrupt in between can lose none.
 
-    def _wake_reached_locked(self) -> list[Waiter]:
+    def _wake_all_locked(self) -> None:
+        for waiter in self.waiters:
+            waiter.wake()
+        self.waiters.clear()
+
+    def _wake_reached_locked(self) -> None:
         head, size = self.kernel.head, self.kernel.size
         if size is not None and head >= size:
-            return []  # the last bytes are held back until the outcome, which wakes all
-        reached = [waiter for waiter in self.waiters if waiter.target <= head]
-        if reached:
-            self.waiters = [waiter for waiter in self.waiters if waiter.target > head]
-        return reached
+            return  # the last bytes are held back until the outcome, which wakes all
+        for waiter in self.waiters:
+            if waiter.target <= head:
+                waiter.wake()
+        self.waiters = [waiter for waiter in self.waiters if waiter.target > head]
 
     def _trim_locked(self) -> int:
         """Drop window segments that every reader is past; bytes to credit."""
@@ -520,19 +518,19 @@ class Flight:
             room = self.kernel.moved(reader, offset)
             dropped = self._trim_locked()
             # Readers that saw a full window went to sleep; without a filler one of them has to pump now.
-            wake = self._wake_all_locked() if room and not self.kernel.pumping else []
+            if room and not self.kernel.pumping:
+                self._wake_all_locked()
         self._pool.ledger.credit(dropped)
         if room:
             self._room.wake()
-        wake_each(wake)
 
     def _detach_slowest(self) -> None:
         with self.lock:
             slow = self.kernel.detach_slowest()
             dropped = self._trim_locked()
-            wake = self._wake_all_locked() if slow else []
+            if slow:
+                self._wake_all_locked()
         self._pool.ledger.credit(dropped)
-        wake_each(wake)
         for _ in slow:
             self._observer.notice(Event("reader_detached", self.key, None, "too slow for the others"))
 
@@ -558,9 +556,9 @@ class Flight:
             adopt = orphaned and self.aborting is None and self.try_pump_locked()
             last = kernel.over and not kernel.readers and not self._gone
             self._gone = self._gone or last
-            wake = self._wake_all_locked() if not kernel.pumping and not kernel.over else []
+            if not kernel.pumping and not kernel.over:
+                self._wake_all_locked()
         self._pool.ledger.credit(dropped)
-        wake_each(wake)
         self._room.wake()
         if last:
             self._let_go()

@@ -49,8 +49,8 @@ def result_of(value: object) -> FetchResult:
     )
 
 
-def metadata_of(result: FetchResult, now: float) -> Metadata:
-    """The metadata of what was fetched at `now`. `ConfigError` names every field that cannot be right."""
+def metadata_of(result: FetchResult, now: float, *, subject: str = "FetchResult") -> Metadata:
+    """The metadata of what was fetched at `now`. `ConfigError` names `subject` and every field that cannot be right."""
     problems: list[Problem] = []
     size = result.size
     if size is None:
@@ -73,7 +73,7 @@ def metadata_of(result: FetchResult, now: float) -> Metadata:
     tags = _checked_tags(result.tags, problems)
     attributes = _checked_attributes(result.attributes, problems)
     if problems:
-        raise ConfigError(problems, subject="FetchResult")
+        raise ConfigError(problems, subject=subject)
     return Metadata(
         size=size, stored_at=now, etag=result.etag, last_modified=result.last_modified, ttl=ttl, digest=digest,
         tags=tags, attributes=attributes,
@@ -86,7 +86,10 @@ def refuse_async(value: object) -> None:
         getattr(value, "close", lambda: None)()  # or Python warns of a coroutine that was never awaited
     elif not hasattr(kind, "__aiter__") and not hasattr(kind, "__anext__"):
         return
-    raise TypeError(f"{kind.__name__} is asynchronous: use AsyncCache, or give Cache a fetcher that returns bytes")
+    raise TypeError(
+        f"{kind.__name__} is asynchronous, and this release has no asynchronous door: give Cache a fetcher that "
+        "returns bytes, or run the coroutine yourself"
+    )
 
 
 def _close(response: Any) -> None:

@@ -361,6 +361,8 @@ class CacheStream(io.BufferedIOBase):
                     self._advance(done)
         if end is None or self._pos < end:
             done += self._owner.pool.copy(self, dst, None if end is None else end - self._pos).bytes
+        elif not done:
+            self._at_known_end(end)  # nothing to write, but how the fill came out is still to be said
         return done
 
     def path(self) -> str:
@@ -428,6 +430,7 @@ class CacheStream(io.BufferedIOBase):
         source = getattr(self, "_source", None)
         if source is None:
             return
+        lost = repr(self)
         self._source = None
         place = "" if self._opened_at is None else " (opened at {}:{})".format(*self._opened_at)
         # Closing an entry may take a lock of its store, which this very thread may hold while garbage is collected;
@@ -435,7 +438,7 @@ class CacheStream(io.BufferedIOBase):
         if self._forks == forks.count and isinstance(source, FlightReader):
             source.lost()
         if not sys.is_finalizing():
-            warnings.warn(f"unclosed {self!r}{place}", ResourceWarning, stacklevel=2, source=self)
+            warnings.warn(f"unclosed {lost}{place}", ResourceWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         state = "closed" if self._source is None else f"at {self._pos - self._start} of {self.size}"

@@ -6,10 +6,6 @@ Threads: one thread waits on a waiter at a time; any thread wakes it, as often a
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # A target that no fill reaches: only an outcome, or another change that all must see, wakes such a waiter.
 NEVER = 1 << 62
@@ -34,15 +30,3 @@ class Waiter:
         except RuntimeError:
             # Woken already, and not yet asleep again: it looks around before it sleeps, so nothing is missed.
             return
-
-
-def wake_all(waiters: list[Waiter]) -> None:
-    """Wake, and only then forget them: an interrupted thread must not lose those it had not woken."""
-    for waiter in waiters:
-        waiter.wake()
-    waiters.clear()
-
-
-def wake_each(waiters: Iterable[Waiter]) -> None:
-    for waiter in waiters:
-        waiter.wake()

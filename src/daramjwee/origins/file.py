@@ -62,7 +62,8 @@ class FileOrigin:
         except BaseException:
             os.close(descriptor)
             raise
-        size = max(0, status.st_size - request.offset)
+        # Files that the system makes up as they are read (/proc) say 0: then only reading tells.
+        size = max(0, status.st_size - request.offset) if status.st_size else None
         return FetchResult(body, size=size, etag=etag, last_modified=_http_date(status.st_mtime))
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from daramjwee.cache import Cache
     from daramjwee.engine.counters import CacheStats
     from daramjwee.engine.lifecycle import Drain
+    from daramjwee.engine.write import CacheWriter
     from daramjwee.errors import (
         CacheMiss,
         Closed,
@@ -44,10 +45,20 @@ if TYPE_CHECKING:
         StoreError,
     )
     from daramjwee.fills.stream import CacheStream
-    from daramjwee.model import Event, FetchRequest, FetchResult, Freshness, Metadata, Observer, Status
+    from daramjwee.model import (
+        Clock,
+        Event,
+        Fetcher,
+        FetchRequest,
+        FetchResult,
+        Freshness,
+        Metadata,
+        Observer,
+        Status,
+    )
     from daramjwee.origins import FileOrigin, HttpOrigin
     from daramjwee.stores import FileStore, MemoryStore
-    from daramjwee.stores.protocol import Entry, Staging, Store
+    from daramjwee.stores.protocol import Entry, Staging, Store, Usage
 
 __version__ = "0.1.0"
 
@@ -59,7 +70,9 @@ __all__ = [
     "CacheMiss",
     "CacheStats",
     "CacheStream",
+    "CacheWriter",
     "ChunkedTeeReader",
+    "Clock",
     "Closed",
     "ConfigError",
     "CopyResult",
@@ -71,6 +84,7 @@ __all__ = [
     "FetchError",
     "FetchRequest",
     "FetchResult",
+    "Fetcher",
     "FileOrigin",
     "FileStore",
     "FillAborted",
@@ -92,6 +106,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Strategy",
+    "Usage",
     "__version__",
 ]
 
@@ -105,7 +120,9 @@ _HOMES = {
     "CacheMiss": "errors",
     "CacheStats": "engine.counters",
     "CacheStream": "fills.stream",
+    "CacheWriter": "engine.write",
     "ChunkedTeeReader": "buffers",
+    "Clock": "model",
     "Closed": "errors",
     "ConfigError": "errors",
     "CopyResult": "buffers",
@@ -117,6 +134,7 @@ _HOMES = {
     "FetchError": "errors",
     "FetchRequest": "model",
     "FetchResult": "model",
+    "Fetcher": "model",
     "FileOrigin": "origins",
     "FileStore": "stores",
     "FillAborted": "errors",
@@ -138,21 +156,24 @@ _HOMES = {
     "Store": "stores.protocol",
     "StoreError": "errors",
     "Strategy": "buffers",
+    "Usage": "stores.protocol",
 }
 
 # A library says nothing unless the program that uses it asks for it.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a checker that sees it takes every misspelt name for one that exists
 
-    value: object = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value: object = getattr(import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

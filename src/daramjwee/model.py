@@ -8,8 +8,9 @@ Threads: any.
 from __future__ import annotations
 
 import enum
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -17,15 +18,13 @@ import msgspec
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import parse_duration
 
+if sys.version_info >= (3, 12):
+    from collections.abc import Buffer
+else:
+    from typing_extensions import Buffer  # msgspec has imported it already
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from typing_extensions import Buffer
-
     from daramjwee.units import Duration
-
-    Body: TypeAlias = "Buffer | SupportsRead | Iterable[Buffer]"
-    Fetcher: TypeAlias = "Callable[[FetchRequest], FetchResult | Body]"
 
 LONGEST_KEY = 1024 * 1024
 
@@ -116,6 +115,11 @@ class FetchResult(_HasBody, kw_only=True):
     tags: tuple[str, ...] = ()
     attributes: Mapping[str, str] = msgspec.field(default_factory=dict)
     cacheable: bool = True
+
+
+# What a fetcher may return as the bytes of an object, and a fetcher itself.
+Body: TypeAlias = Buffer | SupportsRead | Iterable[Buffer]
+Fetcher: TypeAlias = Callable[[FetchRequest], FetchResult | Body]
 
 
 class Freshness:
@@ -230,16 +234,17 @@ NULL_OBSERVER: Observer = _NullObserver()
 def check_key(key: str) -> str:
     """The key itself, if it may be one: text, not empty, encodable as UTF-8, at most 1 MiB of it."""
     if not isinstance(key, str):
-        raise ConfigError(
-            [Problem("key", key, f"must be str, not {type(key).__name__}; decode it first")], subject="key"
-        )
+        mend = f"must be str, not {type(key).__name__}"
+        if isinstance(key, bytes | bytearray | memoryview):
+            mend += "; decode it first"
+        raise ConfigError([Problem("key", key, mend)], subject="key")
     if not key:
         raise ConfigError([Problem("key", key, "must not be empty")], subject="key")
     try:
         length = len(key) if key.isascii() else len(key.encode("utf-8"))
     except UnicodeEncodeError as error:
         mend = f"has a lone surrogate at position {error.start}; decode the text properly first"
-        raise ConfigError([Problem("key", ascii(key[:80]), mend)], subject="key") from None
+        raise ConfigError([Problem("key", key[:80], mend)], subject="key") from None
     if length > LONGEST_KEY:
         mend = f"is {length:,} bytes long, the limit is {LONGEST_KEY:,}; use a digest of it as the key"
         raise ConfigError([Problem("key", key[:40] + "...", mend)], subject="key")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from datetime import timedelta
-    from typing import TypeAlias
-
-    Size: TypeAlias = int | str
-    Duration: TypeAlias = float | str | timedelta
+# What a caller may give for a size or a duration.
+Size: TypeAlias = int | str
+Duration: TypeAlias = float | str | timedelta
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,48 @@ def test_names_offered_for_use_alone_are_the_same_objects_at_the_front_door():
         loaded = importlib.import_module(module)
         for name in set(loaded.__all__) & set(front.__all__):
             assert getattr(front, name) is getattr(loaded, name), name
+
+
+MISSPELT = """\
+from daramjwee import Cachee
+from daramjwee.stores import FileStor
+from daramjwee.testing import StoreSweet
+import daramjwee
+daramjwee.Cachee
+"""
+RIGHT = """\
+from typing import assert_type
+from daramjwee import Cache, CacheWriter, Clock, Fetcher, MemoryStore, Usage
+from daramjwee.model import Body
+from daramjwee.units import Duration, Size
+with Cache(MemoryStore("1MiB")) as cache:
+    assert_type(cache.get("k"), bytes)
+    assert_type(cache.get("k", default=None), bytes | None)
+    assert_type(cache.get("k", default=7, max_bytes="1MiB"), bytes | int)
+"""
+
+
+def test_a_type_checker_knows_every_name_and_no_misspelt_one(tmp_path):
+    """Names that are imported when first asked for must not make any name look right."""
+    (tmp_path / "misspelt.py").write_text(MISSPELT, encoding="utf-8")
+    (tmp_path / "right.py").write_text(RIGHT, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "misspelt.py", "right.py"],
+        cwd=tmp_path, env=os.environ | {"MYPYPATH": str(LIST.parents[2] / "src")},
+        capture_output=True, text=True, timeout=55,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if "error:" in line]
+    assert len(lines) == 4, done.stdout + done.stderr
+    assert all(line.startswith("misspelt.py:") and "has no attribute" in line for line in lines), done.stdout
+
+
+def test_the_store_suite_without_pytest_says_what_to_install():
+    """Everything else of the room works without it."""
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from daramjwee.testing import ManualClock, ScriptedOrigin, no_leaks\n"
+        "from daramjwee.testing import StoreSuite"
+    )
+    environment = os.environ | {"PYTHONPATH": str(LIST.parents[2] / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    assert "pip install pytest" in done.stderr.splitlines()[-1]

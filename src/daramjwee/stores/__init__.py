@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "FileStore", "MemoryStore", "Staging", "Store", "Usage"]
 
 
-def __getattr__(name: str) -> object:
-    # Late: a cache without a file tier need not pay for importing one.
-    if name == "FileStore":
-        from daramjwee.stores.file import FileStore
+if not TYPE_CHECKING:  # a checker that sees it takes every misspelt name for one that exists
 
-        return FileStore
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        # Late: a cache without a file tier need not pay for importing one.
+        if name == "FileStore":
+            from daramjwee.stores.file import FileStore
+
+            return FileStore
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """`StoreSuite`: every promise of `daramjwee.stores.protocol`, tested. Subclass it for a store of your own.
 
+    from daramjwee.testing import CAPACITY, StoreSuite
+
     class TestMyStore(StoreSuite):
         def make_store(self, tmp_path):
             return MyStore(capacity=CAPACITY)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# Characters of a faulty value that a message shows: enough to know it by, whatever it is.
+LONGEST_SHOWN = 200
+
+
 class Problem(NamedTuple):
     """One fault of a configuration: the field, the value as it was given, and what to change."""
 
@@ -20,7 +24,9 @@ class Problem(NamedTuple):
     mend: str
 
     def __str__(self) -> str:
-        shown = self.value if isinstance(self.value, str) else repr(self.value)
+        shown = shorten(self.value, LONGEST_SHOWN) if isinstance(self.value, str) else repr(self.value)
+        if len(shown) > LONGEST_SHOWN + 10:
+            shown = f"{shown[:LONGEST_SHOWN]}..."
         return f"{self.field} = {shown}: {self.mend}"
 
 

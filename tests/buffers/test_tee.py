@@ -175,7 +175,7 @@ def test_a_tee_that_is_lost_unclosed_warns_and_gives_its_chunk_back(pool, endpoi
 
 def test_wrong_arguments_are_refused(pool, endpoints):
     """Before anything is read."""
-    with pytest.raises(ConfigError, match='on_sink_error = ignore: must be "raise" or "drop"'):
+    with pytest.raises(ConfigError, match=r'on_sink_error = .ignore.: must be "raise" or "drop"'):
         pool.tee(endpoints.source(b""), endpoints.sink(), on_sink_error="ignore")
     with pytest.raises(TypeError, match="cannot copy to int"):
         pool.tee(endpoints.source(b""), 3)

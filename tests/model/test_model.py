@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import typing
 
 import pytest
 
 import daramjwee
-from daramjwee import CacheMiss, ConfigError, DaramjweeError, FetchResult, Freshness, Metadata, Overloaded
+from daramjwee import (
+    BufferPool,
+    Cache,
+    CacheMiss,
+    ConfigError,
+    DaramjweeError,
+    FetchResult,
+    Freshness,
+    Metadata,
+    Overloaded,
+)
 from daramjwee.errors import Problem, shorten
-from daramjwee.model import NULL_OBSERVER, Event, Observer
+from daramjwee.model import NULL_OBSERVER, Event, Observer, check_key
 
 
 def test_freshness_takes_every_form_of_duration_and_never_changes() -> None:
@@ -82,6 +94,54 @@ def test_messages_read_as_they_should() -> None:
     assert str(ConfigError([Problem("workers", 0, "must be at least 1")], subject="Cache")) == (
         "Cache has 1 problem:\n  workers = 0: must be at least 1"
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("", "''"),
+        ("soon", "'soon'"),
+        (None, "None"),
+        ("https://joe:secret@example.org/?key=secret", "'https://***@example.org/?key=***'"),
+        ("\udc80", r"'\udc80'"),
+    ],
+)
+def test_a_refused_value_is_shown_so_that_its_type_can_be_told(value: object, shown: str) -> None:
+    """Text in quotes, however empty; a URL without its secrets."""
+    assert str(Problem("field", value, "mend it")) == f"field = {shown}: mend it"
+
+
+@pytest.mark.parametrize("value", ["x" * 100_000, b"x" * 100_000, list(range(100_000))])
+def test_a_long_value_does_not_drown_the_message(value: object) -> None:
+    """Its beginning is enough to know it by."""
+    assert len(str(Problem("field", value, "mend it"))) < 250
+
+
+@pytest.mark.parametrize(("key", "advised"), [(b"k", True), (None, False), (7, False)])
+def test_only_bytes_are_told_to_be_decoded(key: object, advised: bool) -> None:
+    """Nothing else can be."""
+    with pytest.raises(ConfigError, match="must be str") as caught:
+        check_key(key)  # type: ignore[arg-type]
+    assert ("decode" in str(caught.value)) is advised
+
+
+def test_annotations_of_the_public_calls_can_be_resolved_while_running() -> None:
+    """`typing.get_type_hints` finds every name: tools that read annotations work."""
+    calls = [value for name, value in vars(Cache).items() if callable(value) and name not in {"__enter__", "__exit__"}]
+    calls += [BufferPool.__init__, BufferPool.acquire, BufferPool.copy]
+    for call in calls:
+        if call.__name__ not in {"_get", "__init__"} and call.__name__.startswith("_"):
+            continue
+        assert typing.get_type_hints(call), call
+    for name in ("Body", "Fetcher", "Buffer"):
+        assert hasattr(daramjwee.model, name)
+
+
+def test_what_stands_for_no_default_says_so_in_help() -> None:
+    """No address of an object in a signature."""
+    for call in (Cache, Cache.get, Cache.open, BufferPool):
+        assert "object at 0x" not in str(inspect.signature(call)).replace("SYSTEM_CLOCK", ""), call
+    assert "<raise>" in str(inspect.signature(Cache.get))
 
 
 def test_long_keys_are_shown_short() -> None:

@@ -55,7 +55,7 @@ RULES: tuple[tuple[str, Callable[[int, int], bool], str, str, str], ...] = (
 )
 
 
-class BufferPoolConfig(msgspec.Struct, frozen=True, kw_only=True):
+class BufferPoolConfig(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """How a buffer pool behaves. Sizes may be given as "64KiB", durations as "30s" or a timedelta.
 
     `enabled`: False serves every request from private memory, given back at once. `default_buffer_size`: a
@@ -63,7 +63,10 @@ class BufferPoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     them memory is mapped for one lease only. `chunk_size`: None chooses (the default size; 512 KiB
     for sockets from 4 MiB objects up). `large_object_strategy`: how objects from `large_object_threshold` up are copied.
     `max_pool_bytes`: arenas kept by this pool. `acquire_timeout`: how long a request waits for memory.
-    `max_idle_age`: after that, memory nobody uses goes back to the system.
+    `max_idle_age`: after that, memory nobody uses goes back to the system. `leak_detection`: see `LeakDetection`.
+
+    Accepted and checked, but without effect in this release: `max_concurrent_large_ops`, `max_queued_large_ops`,
+    `metrics_interval`, `enable_detailed_metrics`.
 
     `ConfigError` lists every problem found, each with its field, the value as given, and what to do.
     """

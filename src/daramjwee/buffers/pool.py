@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from bisect import bisect_left
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,18 +22,15 @@ from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
 from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
 from daramjwee.errors import ConfigError, Problem
-from daramjwee.model import SYSTEM_CLOCK
-from daramjwee.units import format_size, parse_size
+from daramjwee.model import SYSTEM_CLOCK, Clock
+from daramjwee.units import Duration, Size, format_size, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.tee import ChunkedTeeReader
-    from daramjwee.model import Clock
-    from daramjwee.units import Duration, Size
 
 # The place of a lease is recorded when none of these bits is set in the uses of its chunk, and when the chunk is new:
 # never, every 64th time, always. Recording costs as much as the whole lease.
@@ -95,7 +93,7 @@ class BufferPool:
         Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
         """
         if timeout is not None:
-            timeout = parse_timeout(timeout)
+            timeout = parse_timeout(timeout, "BufferPool.acquire")
         if type(size) is int and 0 <= size <= self._largest and not self._chunks.alert:
             try:
                 chunk = self._frees[bisect_left(self._sizes, size)].pop()
@@ -113,11 +111,11 @@ class BufferPool:
         return self._acquire_slowly(size, timeout)
 
     def _acquire_slowly(self, size: Size | None, timeout: float | None) -> Lease:
-        count = self._config.default_buffer_size if size is None else _parse_count(size, "size")
+        count = self._config.default_buffer_size if size is None else _parse_count(size, "size", "acquire")
         return self._lease(count, timeout, private=False)
 
     def acquire_private(self, size: int, timeout: float) -> Lease:
-        """A lease of memory mapped for it alone, given back to the system at its release."""
+        """Internal, for copies: a lease of memory mapped for it alone, given back to the system at its release."""
         return self._lease(size, timeout, private=True)
 
     def _lease(self, count: int, timeout: float | None, *, private: bool) -> Lease:
@@ -161,12 +159,12 @@ class BufferPool:
             raise closed_error()
         began = perf_counter()
         run = Copy(
-            None if size is None else _parse_count(size, "size"),
-            None if limit is None else _parse_count(limit, "limit"),
+            None if size is None else _parse_count(size, "size", "copy"),
+            None if limit is None else _parse_count(limit, "limit", "copy"),
             progress,
             getattr(cancel, "is_set", cancel),
         )
-        seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout)
+        seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.copy")
         strategy = run_copy(run, src, dst, self, seconds)
         with self._tally_lock:
             self._tally.add(strategy, run.done)
@@ -179,7 +177,7 @@ class BufferPool:
         `on_sink_error`: "raise" to the reader, or "drop" the sink and read on."""
         from daramjwee.buffers.tee import ChunkedTeeReader
 
-        expected = None if size is None else _parse_count(size, "size")
+        expected = None if size is None else _parse_count(size, "size", "tee")
         return ChunkedTeeReader(src, sink, self, expected, on_sink_error=on_sink_error)
 
     # -- what it did -------------------------------------------------------------------------------------
@@ -234,13 +232,13 @@ class BufferPool:
         )
 
 
-def _parse_count(value: Any, field: str) -> int:
+def _parse_count(value: Any, field: str, call: str) -> int:
     if type(value) is int and value >= 0:
         return value
     try:
         return parse_size(value)
     except ValueError as error:
-        raise ConfigError([Problem(field, value, str(error))], subject="the call") from None
+        raise ConfigError([Problem(field, value, str(error))], subject=f"BufferPool.{call}") from None
 
 
 def _record_place(chunk: Chunk) -> None:

@@ -6,37 +6,48 @@ Design: docs/design/overview.md
 
 from __future__ import annotations
 
+import logging
 import sys
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
 import msgspec
 
 from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger
+from daramjwee.engine.counters import CacheStats
 from daramjwee.engine.execute import Engine
 from daramjwee.engine.fetch import Ask
 from daramjwee.engine.lifecycle import Drain, close_engine
 from daramjwee.engine.write import CacheWriter, put
 from daramjwee.errors import CacheMiss, ConfigError, CorruptEntry, LimitExceeded, NotFound, Problem, shorten
 from daramjwee.fills.body import metadata_of, result_of
-from daramjwee.fills.stream import STEP_BYTES
-from daramjwee.model import SYSTEM_CLOCK, FetchResult, Freshness, Status, check_key
-from daramjwee.units import MIB, format_size, parse_duration, parse_size
+from daramjwee.fills.stream import STEP_BYTES, CacheStream
+from daramjwee.model import SYSTEM_CLOCK, Body, Clock, Fetcher, FetchResult, Freshness, Status, check_key
+from daramjwee.stores.memory import MemoryStore
+from daramjwee.stores.protocol import Store
+from daramjwee.units import MIB, Duration, Size, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
-    from daramjwee.engine.counters import CacheStats
-    from daramjwee.fills.stream import CacheStream
-    from daramjwee.model import Body, Clock, Fetcher
     from daramjwee.stores.memory import HotEntry
-    from daramjwee.stores.protocol import Store
-    from daramjwee.units import Duration, Size
 
-_RAISE: Final[Any] = object()
+logger = logging.getLogger(__name__)
+
+
+class _Raise:
+    """Stands for a default that was not given."""
+
+    def __repr__(self) -> str:
+        return "<raise>"
+
+
+_Default = TypeVar("_Default")
+_RAISE: Final[Any] = _Raise()
 LEAST_MEMORY = 4 * MIB
 MOST_GET = "64MiB"
+FRESHNESS_MEND = 'must be a Freshness, such as Freshness(fresh="5m")'
 
 
 class Cache:
@@ -45,8 +56,8 @@ class Cache:
     `tiers`: at least one `Store`, fastest first; the cache closes them. `origin`: the fetcher of every key that
     an open gives none for. `freshness`: lifetimes; the default never expires. `buffers`: settings of the buffer
     pool, a pool to share (used, not closed), or None for private buffers. `memory_limit`: bytes that buffers,
-    memory tier and queues may hold together, 512 MiB. `workers`: threads for copies and renewals in the
-    background. `clock`: for tests.
+    memory tier and queues may hold together, 512 MiB; the memory tier lies inside of it, so a larger tier is
+    never filled. `workers`: threads for copies and renewals in the background. `clock`: for tests.
 
     Raises `ConfigError` listing every bad argument; nothing was opened then.
     """
@@ -56,13 +67,11 @@ class Cache:
         *tiers: Store,
         origin: Fetcher | None = None,
         freshness: Freshness | None = None,
-        buffers: BufferPoolConfig | BufferPool | None = _RAISE,
+        buffers: BufferPoolConfig | BufferPool | None = BufferPoolConfig(),  # noqa: B008 - immutable
         memory_limit: Size = "512MiB",
         workers: int = 4,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if buffers is _RAISE:
-            buffers = BufferPoolConfig()
         freshness = Freshness() if freshness is None else freshness
         limit = _check_arguments(tiers, origin, freshness, buffers, memory_limit, workers)
         ledger = MemoryLedger(limit)
@@ -74,6 +83,8 @@ class Cache:
         self._engine = Engine(
             tiers, origin=origin, freshness=freshness, pool=self.buffers, ledger=ledger, workers=workers, clock=clock
         )
+        _mark_in_use(tiers)
+        _compare_limits(tiers, limit)
         # The short way of a fresh hit in the top tier, taken by `get` without a lock or a stream.
         self._hot: Callable[[str], HotEntry | None] = getattr(tiers[0], "hot", None) or _nothing_hot
         self._monotonic = clock.monotonic
@@ -90,15 +101,15 @@ class Cache:
         stop: int | None = None,
         freshness: Freshness | None = None,
         timeout: Duration | None = None,
-        on_orphan: str | None = None,
+        on_orphan: Literal["finish", "abort"] | None = None,
         progress: Callable[[int, int | None], object] | None = None,
     ) -> CacheStream:
         """A stream of the key's bytes, from a tier, from a running fill, or from `fetch` (else the origin).
 
-        `start`, `stop`: the bytes [start, stop) only. `freshness`: for this open only. `timeout`: the longest
-        wait for the origin's answer, and later for bytes; then `FetchError`. `on_orphan`: what becomes of a fill
-        that this open starts when its last reader leaves, "finish" (default) or "abort". `progress(done, total)`
-        is called as this stream is read.
+        `start`, `stop`: the bytes [start, stop) only; an empty stream where start >= stop, or start is past the end.
+        `freshness`: for this open only. `timeout`: the longest wait for the origin's answer, and later for bytes; then
+        `FetchError`. `on_orphan`: what becomes of a fill that this open starts when its last reader leaves, "finish"
+        (default) or "abort". `progress(done, total)` is called as this stream is read.
 
         Raises `CacheMiss` without an origin, `NotFound` when the origin says so, `FetchError` when it fails.
         """
@@ -112,6 +123,8 @@ class Cache:
             stream = engine.open_fresh(key, fetch, opened_at)
             if stream is not None:
                 return stream
+        if freshness is not None:
+            _check_freshness(freshness)
         return engine.open(
             Ask(
                 key,
@@ -126,9 +139,15 @@ class Cache:
             )
         )
 
+    @overload
+    def get(self, key: str, fetch: Fetcher | None = None, *, max_bytes: Size = MOST_GET) -> bytes: ...
+
+    @overload
     def get(
-        self, key: str, fetch: Fetcher | None = None, *, default: Any = _RAISE, max_bytes: Size = MOST_GET
-    ) -> bytes:
+        self, key: str, fetch: Fetcher | None = None, *, default: _Default, max_bytes: Size = MOST_GET
+    ) -> bytes | _Default: ...
+
+    def get(self, key: str, fetch: Fetcher | None = None, *, default: Any = _RAISE, max_bytes: Size = MOST_GET) -> Any:
         """All bytes of the key. `default` is returned instead of raising `CacheMiss` or `NotFound`.
 
         Raises as `open`, and `LimitExceeded` for an object larger than `max_bytes` (64 MiB): use `open` for it.
@@ -137,8 +156,8 @@ class Cache:
         if hot is not None and self._monotonic() < hot.until and max_bytes is MOST_GET:
             hot.visited = True
             self._counters.hot += 1
-            return hot.whole  # type: ignore[return-value]  # armed only where there is one
-        return self._get(key, fetch, default, max_bytes)  # type: ignore[no-any-return]  # default may be anything
+            return hot.whole  # armed only where there is one
+        return self._get(key, fetch, default, max_bytes)
 
     def _get(self, key: str, fetch: Fetcher | None, default: Any, max_bytes: Size) -> Any:
         limit = _check_size("max_bytes", max_bytes)
@@ -179,7 +198,8 @@ class Cache:
 
         `bytes` are kept without a copy. When `data` itself fails while it is read, the key stays as it was. A
         fill of the key that runs goes on for its readers, and does not replace this. `size` and `digest` are
-        checked where given. Raises `LimitExceeded` when no tier can hold it, `StoreError` when none works.
+        checked where given. Raises `ConfigError` for what is no body or has another size, `CorruptEntry` for another
+        digest, `LimitExceeded` when no tier can hold it, `StoreError` when none works.
         """
         result = FetchResult(
             data,
@@ -188,7 +208,7 @@ class Cache:
             last_modified=last_modified,
             ttl=ttl,
             digest=digest,
-            tags=tuple(tags),
+            tags=tags,  # type: ignore[arg-type]  # made a tuple when it is checked, with the rest
             attributes={} if attributes is None else attributes,
         )
         put(self._engine, check_key(key), result)
@@ -211,12 +231,13 @@ class Cache:
             etag=etag,
             last_modified=last_modified,
             ttl=ttl,
-            tags=tuple(tags),
+            tags=tags,  # type: ignore[arg-type]  # made a tuple when it is checked, with the rest
             attributes={} if attributes is None else attributes,
         )
-        metadata = metadata_of(result_of(result), self._engine.clock.now())
+        subject = f"writer of {shorten(check_key(key))}"
+        metadata = metadata_of(result_of(result), self._engine.clock.now(), subject=subject)
         self._engine.check_open()
-        return CacheWriter(self._engine, check_key(key), msgspec.structs.replace(metadata, size=size))
+        return CacheWriter(self._engine, key, msgspec.structs.replace(metadata, size=size))
 
     def delete(self, key: str) -> bool:
         """Forget the key in every tier; True if one had it. Older fills never bring it back.
@@ -232,10 +253,10 @@ class Cache:
         get what is there. Raises as `open`.
         """
         engine = self._engine
-        fetcher = engine.origin if fetch is None else _check_fetch(fetch)
+        fetcher = engine.origin if fetch is None else _check_fetch(fetch, "refresh")
         if fetcher is None:
             raise CacheMiss(check_key(key), "refresh needs fetch=, or an origin of the Cache")
-        seconds = None if timeout is None else _check_duration("timeout", timeout)
+        seconds = None if timeout is None else _check_duration("timeout", timeout, "refresh")
         return engine.refresh(Ask(check_key(key), fetcher, engine.freshness, timeout=seconds))
 
     # -- asking ------------------------------------------------------------------------------------------
@@ -302,9 +323,9 @@ def _read_all(stream: CacheStream, limit: int) -> bytes:
             return b"".join(pieces)
     elif size <= limit:
         return stream.read()
+    much = "more than" if size is None else f"{format_size(size)}, more than"
     raise LimitExceeded(
-        f"{shorten(stream.key)} has {format_size(size) if size is not None else 'more'} than max_bytes="
-        f"{format_size(limit)}: read it with open(), or raise max_bytes"
+        f"{shorten(stream.key)} has {much} max_bytes={format_size(limit)}: read it with open(), or raise max_bytes"
     )
 
 
@@ -316,20 +337,12 @@ def _check_arguments(
     tiers: tuple[Store, ...], origin: object, freshness: object, buffers: object, memory_limit: Size, workers: object
 ) -> int:
     """Every problem of a constructor's arguments at once; the memory limit in bytes."""
-    problems = []
+    problems = _check_tiers(tiers)
     limit = 0
-    if not tiers:
-        problems.append(Problem("tiers", "()", 'give at least one store, such as MemoryStore("256MiB")'))
-    for index, store in enumerate(tiers):
-        missing = [name for name in ("open", "stage", "delete", "stat", "keys", "close") if not hasattr(store, name)]
-        if missing:
-            problems.append(Problem(f"tiers[{index}]", store, f"is no Store: it has no {', '.join(missing)}"))
-    if len({id(store) for store in tiers}) != len(tiers):
-        problems.append(Problem("tiers", tiers, "name each store once"))
     if origin is not None and not callable(origin):
         problems.append(Problem("origin", origin, "must be callable with a FetchRequest, or None"))
     if not isinstance(freshness, Freshness):
-        problems.append(Problem("freshness", freshness, 'must be a Freshness, such as Freshness(fresh="5m")'))
+        problems.append(Problem("freshness", freshness, FRESHNESS_MEND))
     if buffers is not None and not isinstance(buffers, BufferPool | BufferPoolConfig):
         problems.append(Problem("buffers", buffers, "must be a BufferPoolConfig, a BufferPool, or None"))
     if type(workers) is not int or not 1 <= workers <= 1024:
@@ -347,9 +360,45 @@ def _check_arguments(
     return limit
 
 
-def _check_fetch(fetch: Fetcher) -> Fetcher:
+def _check_tiers(tiers: tuple[Store, ...]) -> list[Problem]:
+    problems = []
+    if not tiers:
+        problems.append(Problem("tiers", (), 'give at least one store, such as MemoryStore("256MiB")'))
+    for index, store in enumerate(tiers):
+        missing = [name for name in ("open", "stage", "delete", "stat", "keys", "close") if not hasattr(store, name)]
+        if missing:
+            problems.append(Problem(f"tiers[{index}]", store, f"is no Store: it has no {', '.join(missing)}"))
+        elif getattr(store, "closed", False) is True:
+            problems.append(Problem(f"tiers[{index}]", store, "was closed: make a new one"))
+        elif getattr(store, "in_use", False) is True:
+            problems.append(Problem(f"tiers[{index}]", store, "is a tier of another cache: give each cache its own"))
+    if len({id(store) for store in tiers}) != len(tiers):
+        problems.append(Problem("tiers", tiers, "name each store once"))
+    return problems
+
+
+def _mark_in_use(tiers: tuple[Store, ...]) -> None:
+    """Tell the stores that want to know; last of all, so that a construction that failed leaves them free."""
+    store: Any
+    for store in tiers:
+        if hasattr(store, "in_use"):
+            store.in_use = True
+
+
+def _compare_limits(tiers: tuple[Store, ...], limit: int) -> None:
+    room = sum(store.usage().capacity for store in tiers if isinstance(store, MemoryStore))
+    if room > limit:
+        logger.warning(
+            "the memory tier may hold %s but memory_limit is %s, buffers included: it can never be filled; "
+            "raise memory_limit, or lower the tier's capacity",
+            format_size(room),
+            format_size(limit),
+        )
+
+
+def _check_fetch(fetch: Fetcher, subject: str = "open") -> Fetcher:
     if not callable(fetch):
-        raise ConfigError([Problem("fetch", fetch, "must be callable with a FetchRequest, or None")], subject="open")
+        raise ConfigError([Problem("fetch", fetch, "must be callable with a FetchRequest, or None")], subject=subject)
     return fetch
 
 
@@ -366,11 +415,16 @@ def _check_size(field: str, value: Size) -> int:
         raise ConfigError([Problem(field, value, str(error))], subject="get") from None
 
 
-def _check_duration(field: str, value: Duration) -> float:
+def _check_freshness(value: object) -> None:
+    if not isinstance(value, Freshness):
+        raise ConfigError([Problem("freshness", value, FRESHNESS_MEND)], subject="open")
+
+
+def _check_duration(field: str, value: Duration, subject: str = "open") -> float:
     try:
         return parse_duration(value)
     except ValueError as error:
-        raise ConfigError([Problem(field, value, str(error))], subject="open") from None
+        raise ConfigError([Problem(field, value, str(error))], subject=subject) from None
 
 
 def _check_orphan(value: str) -> bool:

@@ -394,7 +394,14 @@ def test_two_unicode_forms_are_two_keys(cache: Cache) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"start": -1}, {"stop": 1.5}, {"timeout": "soon"}, {"on_orphan": "maybe"}, {"fetch": "https://example.org"}],
+    [
+        {"start": -1},
+        {"stop": 1.5},
+        {"timeout": "soon"},
+        {"on_orphan": "maybe"},
+        {"fetch": "https://example.org"},
+        {"freshness": "5m"},
+    ],
 )
 def test_bad_arguments_are_named(cache: Cache, origin: ScriptedOrigin, arguments: dict[str, object]) -> None:
     """`ConfigError` names the field, and nothing was fetched."""
@@ -403,13 +410,30 @@ def test_bad_arguments_are_named(cache: Cache, origin: ScriptedOrigin, arguments
     assert origin.fetches() == 0
 
 
+def test_what_refresh_refuses_is_said_of_refresh(cache: Cache, origin: ScriptedOrigin) -> None:
+    """The error names the call that was made."""
+    for arguments in ({"timeout": "soon"}, {"fetch": 7}):
+        with pytest.raises(ConfigError, match=f"refresh has 1 problem:\n  {next(iter(arguments))} = "):
+            cache.refresh("k", **arguments)  # type: ignore[arg-type]
+    assert origin.fetches() == 0
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_get_says_how_large_an_object_is_that_it_refuses(cache: Cache, origin: ScriptedOrigin, sized: bool) -> None:
+    """With the size where it is known, the limit, and the way out; `default` is not for this."""
+    origin.script("big", *pieces(BIG), size="right" if sized else None)
+    said = "'big' has 3.0MiB, more than max_bytes=1MiB: " if sized else "'big' has more than max_bytes=1MiB: "
+    with pytest.raises(LimitExceeded, match=said):
+        cache.get("big", max_bytes="1MiB", default=None)
+
+
 def test_a_coroutine_function_is_refused_by_the_sync_door(cache: Cache) -> None:
     """`TypeError` that names the way out; no coroutine is left unawaited."""
 
     async def fetch(request: object) -> bytes:
         return b""
 
-    with pytest.raises(TypeError, match="AsyncCache"):
+    with pytest.raises(TypeError, match="no asynchronous door"):
         cache.get("k", fetch)  # type: ignore[arg-type]
 
 

@@ -115,7 +115,7 @@ def test_sizes_and_digests_that_are_said_are_checked(cache: Cache) -> None:
     """A wrong one is refused and keeps nothing; a right one passes."""
     digest = hashlib.sha256(b"data").hexdigest()
     for form in (bytes, io.BytesIO):
-        with pytest.raises(LimitExceeded, match="size=5"):
+        with pytest.raises(ConfigError, match="set of 'k' has 1 problem:\n  size = 5: 4 bytes"):
             cache.set("k", form(b"data"), size=5)
         with pytest.raises(CorruptEntry, match="digest"):
             cache.set("k", form(b"Data"), digest=f"sha256:{digest}")
@@ -123,21 +123,50 @@ def test_sizes_and_digests_that_are_said_are_checked(cache: Cache) -> None:
         cache.set("k", form(b"data"), size=4, digest=f"sha256:{digest}")
         assert cache.get("k") == b"data"
         cache.delete("k")
-    with pytest.raises(LimitExceeded, match="announced"), cache.writer("k", size=3) as writer:
-        writer.write(b"xx")
+    with pytest.raises(ConfigError, match="writer of 'k' has 1 problem:\n  size = 3: 2 bytes"):
+        with cache.writer("k", size=3) as writer:
+            writer.write(b"xx")
     assert "k" not in cache
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("ttl", "soon"), ("size", -1), ("digest", "nonsense"), ("etag", 7), ("tags", [1]), ("attributes", {"a": 1})],
+    [
+        ("ttl", "soon"),
+        ("size", -1),
+        ("digest", "nonsense"),
+        ("etag", 7),
+        ("tags", [1]),
+        ("tags", "abc"),
+        ("tags", 5),
+        ("attributes", {"a": 1}),
+    ],
 )
 def test_bad_metadata_is_refused_by_name(cache: Cache, field: str, value: object) -> None:
-    """`ConfigError` names the field; the key stays as it was."""
+    """`ConfigError` names the call, the key and the field; the key stays as it was."""
     cache.set("k", b"before")
-    with pytest.raises(ConfigError, match=field):
+    with pytest.raises(ConfigError, match=f"set of 'k' has 1 problem:\n  {field} = "):
         cache.set("k", b"after", **{field: value})  # type: ignore[arg-type]
+    if field != "digest":
+        with pytest.raises(ConfigError, match=f"writer of 'k' has 1 problem:\n  {field} = "):
+            cache.writer("k", **{field: value})  # type: ignore[arg-type]
     assert cache.get("k") == b"before"
+
+
+@pytest.mark.parametrize("data", ["text", None, 7, memoryview(b"every other")[::2]])
+def test_what_is_no_body_is_refused_as_bad_input_of_set(cache: Cache, data: object) -> None:
+    """No fetcher had a part in it; the key stays as it was."""
+    cache.set("k", b"before")
+    with pytest.raises(ConfigError, match="set of 'k' has 1 problem:\n  data = "):
+        cache.set("k", data)  # type: ignore[arg-type]
+    assert cache.get("k") == b"before"
+
+
+def test_tags_may_come_from_any_iterable(cache: Cache) -> None:
+    """A generator too; they are kept as a tuple."""
+    cache.set("k", b"data", tags=(tag for tag in ("a", "b")))
+    with cache.open("k") as stream:
+        assert stream.metadata.tags == ("a", "b")
 
 
 def test_what_no_tier_can_hold_is_refused_before_anything_changes(make_cache: Callable[..., Cache]) -> None:
@@ -289,3 +318,35 @@ def test_one_store_twice_is_refused() -> None:
     store = MemoryStore("1MiB")
     with pytest.raises(ConfigError, match="once"):
         Cache(store, store)
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_store_belongs_to_one_cache(tmp_path: Path, kind: str) -> None:
+    """A second cache over it is refused while the first is open and after it was closed."""
+    store = MemoryStore("1MiB") if kind == "memory" else FileStore(tmp_path, capacity="1MiB")
+    with Cache(store) as cache:
+        with pytest.raises(ConfigError, match=r"tiers\[0\] = .*another cache"):
+            Cache(store)
+        cache.set("k", b"data")
+        assert cache.get("k") == b"data"
+    with pytest.raises(ConfigError, match="was closed"):
+        Cache(store)
+
+
+def test_a_construction_that_failed_leaves_its_stores_free() -> None:
+    """The next try with right settings works."""
+    store = MemoryStore("1MiB")
+    with pytest.raises(ConfigError, match="workers"):
+        Cache(store, workers=0)
+    with Cache(store) as cache:
+        cache.set("k", b"data")
+
+
+def test_a_memory_tier_larger_than_the_limit_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It works, within the limit; the warning names both sizes. A tier that fits is no news."""
+    with Cache(MemoryStore("64MiB"), memory_limit="16MiB"), Cache(MemoryStore("8MiB"), memory_limit="16MiB"):
+        pass
+    said = [record.getMessage() for record in caplog.records if record.name == "daramjwee.cache"]
+    assert len(said) == 1
+    assert "64MiB" in said[0]
+    assert "16MiB" in said[0]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from daramjwee.errors import Closed, ConfigError, LimitExceeded, shorten
 from daramjwee.model import NULL_OBSERVER, SYSTEM_CLOCK
@@ -77,7 +77,7 @@ class MemoryStore:
         capacity: Size,
         *,
         max_entries: int | None = None,
-        policy: str = "sieve",
+        policy: Literal["sieve", "lru"] = "sieve",
         max_object_size: Size | None = None,
     ) -> None:
         problems: list[Problem] = []
@@ -88,6 +88,7 @@ class MemoryStore:
         share = max(1, limits.capacity // LARGEST_FILL_SHARE)
         self.largest_fill = limits.max_object_size if limits.explicit_max_object_size else share
         self.closed = False
+        self.in_use = False  # set by the cache whose tier it is
         # Stagings that were garbage collected: (reserved, charged, epoch).
         self.lost: deque[tuple[int, int, int]] = deque()
         self.ledger: MemoryLedger | None = None
@@ -217,7 +218,7 @@ class MemoryStore:
     # -- for stagings and the ledger: room in the tier, and memory for it -----------------------------------
 
     def reserve(self, key: str, before: int, count: int) -> None:
-        """Take `count` more bytes of capacity and of memory for a staging that has `before`, evicting as needed."""
+        """Internal: take `count` more bytes of capacity and of memory for a staging that has `before`, evicting as needed."""
         limits = self._shelf.limits
         if before + count > limits.max_object_size:
             raise LimitExceeded(
@@ -244,7 +245,7 @@ class MemoryStore:
             raise
 
     def charge(self, count: int) -> None:
-        """Charge the ledger, evicting entries while it refuses; `LimitExceeded` when there are none left."""
+        """Internal: charge the ledger, evicting entries while it refuses; `LimitExceeded` when there are none left."""
         if not self.try_charge(count):
             raise LimitExceeded(
                 f"the memory limit has no room for {count:,} more bytes of the memory tier, and nothing is left to "
@@ -263,7 +264,7 @@ class MemoryStore:
             self.ledger.credit(count)
 
     def reclaim(self, wanted: int) -> int:
-        """Evict until `wanted` bytes of memory are free; returns what became free. The ledger calls it."""
+        """Internal, called by the ledger: evict until `wanted` bytes of memory are free; returns what became free."""
         freed = 0
         while freed < wanted:
             with self.lock:
@@ -282,7 +283,7 @@ class MemoryStore:
     def publish(
         self, staging: MemoryStaging, key: str, body: Body, metadata: Metadata, guard: Callable[[], bool] | None
     ) -> bool:
-        """Put the body on the shelf in place of what was reserved for it, if the guard agrees."""
+        """Internal: put the body on the shelf in place of what was reserved for it, if the guard agrees."""
         record = HotEntry(key, body, metadata)
         displaced: list[HotEntry] = []
         with self.lock:
@@ -296,7 +297,7 @@ class MemoryStore:
         return True
 
     def let_go(self, reserved: int, charged: int, epoch: int) -> None:
-        """A staging ended without a commit. One begun before a fork means nothing in the child."""
+        """Internal: a staging ended without a commit. One begun before a fork means nothing in the child."""
         if epoch != self.epoch:
             return
         with self.lock:

@@ -63,7 +63,8 @@ class Entry(Protocol):
 class Staging(Protocol):
     """An object being written. Readable up to what has been written, by any number of threads.
 
-    The store promises: after `abort`, or a process that dies, nothing of it is ever visible.
+    The store promises: after `abort`, or a process that dies, nothing of it is ever visible; a staging that is lost
+    without an end (garbage collected) is as if aborted, and what was reserved for it is free again.
     The caller promises: one thread writes at a time; it ends it with `commit` or `abort`.
     """
 
@@ -114,6 +115,8 @@ class Store(Protocol):
     `attach(*, ledger, observer, clock)`: called once by the cache that uses it. `restamp(key, metadata, *,
     guard=None) -> bool`: give the committed entry of the key new metadata, same bytes (False when there is none
     or the guard says so).
+    `closed -> bool`: a closed store is refused by a new cache. `in_use: bool`: set by the cache that uses it; another
+    one refuses it then.
     `plain_files -> bool`: whether its entries have a `path`. `hot(key)`: memory only; see `MemoryStore`.
     """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from daramjwee.errors import ConfigError, LimitExceeded, Problem, StoreError, shorten
 from daramjwee.model import Event
@@ -65,10 +65,10 @@ class FileStore(FileIndex):
         *,
         capacity: Size,
         max_entries: int | None = None,
-        policy: str = "sieve",
+        policy: Literal["sieve", "lru"] = "sieve",
         free_space_floor: Size = "64MiB",
-        durability: str = "flush",
-        verify: str = "first",
+        durability: Literal["flush", "fsync"] = "flush",
+        verify: Literal["first", "always", "off"] = "first",
         max_object_size: Size | None = None,
     ) -> None:
         problems: list[Problem] = []
@@ -86,6 +86,7 @@ class FileStore(FileIndex):
         super().__init__(os.path.abspath(os.fspath(folder)), limits, floor=floor, fsync=durability == "fsync")
         self.max_object_size = self.largest_fill = limits.max_object_size
         self._verify = verify
+        self.in_use = False  # set by the cache whose tier it is
         self._find = self._shelf.table.get
         self._touch = self._shelf.policy.touch if self._shelf.policy.hit_needs_lock else None
         self._start()
@@ -190,7 +191,7 @@ class FileStore(FileIndex):
         return staging
 
     def reserve(self, key: str, before: int, count: int) -> None:
-        """Take `count` more bytes of capacity for a staging that has `before`, evicting as needed."""
+        """Internal: take `count` more bytes of capacity for a staging that has `before`, evicting as needed."""
         limits = self._shelf.limits
         if before + count > limits.max_object_size:
             raise LimitExceeded(
@@ -210,7 +211,7 @@ class FileStore(FileIndex):
             )
 
     def check_floor(self, key: str, count: int) -> None:
-        """See that `count` bytes leave the disk its free space; entries make way as far as that helps."""
+        """Internal: see that `count` bytes leave the disk its free space; entries make way as far as that helps."""
         try:
             missing = self._disk.missing_space(count)
             if missing > 0 and self._evict_bytes(missing):
@@ -226,7 +227,7 @@ class FileStore(FileIndex):
             raise StoreError(detail)
 
     def opened(self, record: FileRecord, file: Descriptor, stamp: tuple[int, int]) -> FileEntry:
-        """An entry over a descriptor of its body, with what is left to check of that file."""
+        """Internal: an entry over a descriptor of its body, with what is left to check of that file."""
         if stamp == record.verified:
             self._keep(record, file)
             return FileEntry(self, record, file, None)

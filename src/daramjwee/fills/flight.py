@@ -20,6 +20,7 @@ from daramjwee.errors import DaramjweeError, FetchError, FillAborted, LimitExcee
 from daramjwee.fills.kernel import FlightKernel, Phase
 from daramjwee.fills.reader import FlightReader, copied
 from daramjwee.fills.waiter import NEVER, Waiter
+from daramjwee.fills.window import Window
 from daramjwee.model import Event
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers import BufferPool, Lease
     from daramjwee.fills.body import BodyReader
+    from daramjwee.fills.window import Segment
     from daramjwee.model import Metadata, Observer
     from daramjwee.stores.protocol import Entry, Staging
 
@@ -91,8 +93,7 @@ class Flight:
         self.kernel = FlightKernel(window=WINDOW_BYTES)
         self.lock = threading.Lock()
         self.waiters: list[Waiter] = []
-        self._window: deque[tuple[int, bytes | memoryview]] = deque()
-        self._uncharged = 0  # bytes of the last piece in the window, where memory was short
+        self.window = Window(pool.ledger)
         self.lost: deque[int] = deque()  # readers that were garbage collected without close
         self._pool = pool
         self._spawn = spawn
@@ -338,7 +339,7 @@ class Flight:
         self.asking = threading.get_ident()
         try:
             # What is still to be read from the lease must not be overwritten by the pull that sees the end.
-            return self._body.pull(memoryview(bytearray(1)) if self._uncharged else self._lease.view)
+            return self._body.pull(memoryview(bytearray(1)) if self.window.short else self._lease.view)
         except DaramjweeError:
             raise
         except Exception as error:
@@ -371,19 +372,17 @@ class Flight:
                     kernel.received(len(piece))
                     self._wake_reached_locked()
                 return
-        ledger = self._pool.ledger
-        charged = ledger.try_charge(len(piece))
-        # Without memory for a window the piece stays in the lease, and no other is pulled before all have read it:
-        # whoever waited here with a lease in hand would wait for others that do the same.
-        data = bytes(piece) if charged or type(piece) is bytes else piece[:]
+        segment = self.window.admit(kernel.head, piece)
         with self.lock:
-            kernel.window = WINDOW_BYTES if charged else 1
-            self._window.append((kernel.head, data))
-            self._uncharged += 0 if charged else len(piece)
+            if kernel.over:
+                self.window.discard(segment)
+                return
+            self.window.append(segment)
+            # Without memory of its own the piece stays in the lease, and the window is full until all have read it.
+            kernel.window = WINDOW_BYTES if segment.charged else 1
             kernel.received(len(piece))
-            dropped = self._trim_locked()
+            self._trim_locked()
             self._wake_reached_locked()
-        ledger.credit(dropped)
 
     def _lose_spool(self, error: DaramjweeError) -> None:
         """The staging takes no more: readers go on through a window, and nothing will be published."""
@@ -468,10 +467,7 @@ class Flight:
     def _let_go(self) -> None:
         """The flight is over and nobody reads: end the staging, close the entry, give the window back."""
         with self.lock:
-            dropped = sum(len(data) for _, data in self._window) - self._uncharged
-            self._uncharged = 0
-            self._window.clear()
-        self._pool.ledger.credit(dropped)
+            self.window.drop(NEVER)
         if self.entry is not None:
             self.entry.close()
         elif self.staging is not None:
@@ -495,42 +491,33 @@ class Flight:
                 waiter.wake()
         self.waiters = [waiter for waiter in self.waiters if waiter.target > head]
 
-    def _trim_locked(self) -> int:
-        """Drop window segments that every reader is past; bytes to credit."""
+    def _trim_locked(self) -> None:
+        """Let go what every reader is past."""
         self.kernel.trim()
-        dropped = 0
-        while self._window and self._window[0][0] + len(self._window[0][1]) <= self.kernel.tail:
-            dropped += len(self._window.popleft()[1])
-        if not self._window:
-            # An uncharged piece is the last one, always.
-            dropped -= self._uncharged
-            self._uncharged = 0
-        return dropped
+        self.window.drop(self.kernel.tail)
 
-    def segment_locked(self, offset: int) -> tuple[int, bytes | memoryview] | None:
+    def segment_locked(self, offset: int) -> Segment | None:
         """The window segment that holds `offset`; None when the staging does."""
         if self.kernel.spooled is None or offset < self.kernel.spooled:
             return None
-        return next(s for s in self._window if s[0] <= offset < s[0] + len(s[1]))
+        return self.window.locate(offset)
 
     def moved(self, reader: int, offset: int) -> None:
         with self.lock:
             room = self.kernel.moved(reader, offset)
-            dropped = self._trim_locked()
+            self._trim_locked()
             # Readers that saw a full window went to sleep; without a filler one of them has to pump now.
             if room and not self.kernel.pumping:
                 self._wake_all_locked()
-        self._pool.ledger.credit(dropped)
         if room:
             self._room.wake()
 
     def _detach_slowest(self) -> None:
         with self.lock:
             slow = self.kernel.detach_slowest()
-            dropped = self._trim_locked()
+            self._trim_locked()
             if slow:
                 self._wake_all_locked()
-        self._pool.ledger.credit(dropped)
         for _ in slow:
             self._observer.notice(Event("reader_detached", self.key, None, "too slow for the others"))
 
@@ -549,7 +536,7 @@ class Flight:
         kernel = self.kernel
         with self.lock:
             orphaned = kernel.leave(reader)
-            dropped = self._trim_locked()
+            self._trim_locked()
             if orphaned and (kernel.windowed or not self.keep_orphan):
                 # Set under the lock, so that nobody joins what is about to end.
                 self.aborting = self.aborting or FillAborted(f"the last reader of {shorten(self.key)} left")
@@ -558,7 +545,6 @@ class Flight:
             self._gone = self._gone or last
             if not kernel.pumping and not kernel.over:
                 self._wake_all_locked()
-        self._pool.ledger.credit(dropped)
         self._room.wake()
         if last:
             self._let_go()

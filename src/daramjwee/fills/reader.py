@@ -21,6 +21,7 @@ LOOK_SECONDS = 1.0
 
 if TYPE_CHECKING:
     from daramjwee.fills.flight import Flight
+    from daramjwee.fills.window import Segment
     from daramjwee.model import Metadata
     from daramjwee.stores.protocol import Entry
 
@@ -132,7 +133,7 @@ class FlightReader:
                 assert flight.error is not None
                 raise copied(flight.error) from flight.error
 
-    def _copy(self, segment: tuple[int, bytes | memoryview] | None, offset: int, view: memoryview) -> int:
+    def _copy(self, segment: Segment | None, offset: int, view: memoryview) -> int:
         flight = self.flight
         if segment is None:
             assert flight.staging is not None
@@ -143,8 +144,8 @@ class FlightReader:
                     raise
                 return 0  # it failed while we read: the next turn says how
         else:
-            start, data = segment
-            piece = memoryview(data)[offset - start : offset - start + len(view)]
+            inside = offset - segment.start
+            piece = memoryview(segment.data)[inside : inside + len(view)]
             count = len(piece)
             view[:count] = piece
             if self._id in flight.kernel.detached:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from daramjwee.errors import Closed, CorruptEntry, StoreError, shorten
 from daramjwee.model import NULL_OBSERVER, Event
 from daramjwee.stores.file import layout
+from daramjwee.stores.file.blocks import checksum
 from daramjwee.stores.file.disk import Disk
 from daramjwee.stores.file.entry import FileRecord, Pin
 from daramjwee.stores.file.files import Descriptor, Files
@@ -72,6 +73,7 @@ class FileIndex:
         self._prefix = self._disk.objects
 
     def _start(self) -> None:
+        checksum()  # imported now, and not in the midst of a first write that may be interrupted
         try:
             found = self._disk.start()
         except OSError as error:
@@ -126,8 +128,8 @@ class FileIndex:
                 self._unlink(disk.meta_path(record.digest, record.generation), key)
                 self._check_open()
                 return None
-            self._remove(displaced)
         finally:
+            self._remove(displaced)  # here, so that an interrupt does not leave a key waiting for it
             self._give(key)
         return record, stamp
 

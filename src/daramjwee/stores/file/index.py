@@ -129,8 +129,10 @@ class FileIndex:
                 self._check_open()
                 return None
         finally:
-            self._remove(displaced)  # here, so that an interrupt does not leave a key waiting for it
-            self._give(key)
+            try:
+                self._remove(displaced)  # here, so that an interrupt before it does not leave a key waiting for it
+            finally:
+                self._give(key)
         return record, stamp
 
     def restamp(self, key: str, metadata: Metadata, *, guard: Guard | None = None) -> bool:

@@ -26,6 +26,7 @@ from daramjwee.stores.file.entry import FileRecord, Pin
 from daramjwee.stores.file.files import Descriptor, Files
 from daramjwee.stores.file.format import BLOCK_BYTES, MetaRecord
 from daramjwee.stores.shelf import Shelf, with_size
+from daramjwee.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,13 +78,15 @@ class FileIndex:
         try:
             found = self._disk.start()
         except OSError as error:
+            exists = isinstance(error, FileExistsError) and error.filename == self.folder
+            said = "it is a file" if exists else error.strerror or error
             raise StoreError(
-                f"the folder {self.folder} cannot be used as a file tier: {error.strerror or error}; "
-                "give one that this user can write to"
+                f"the folder {self.folder} cannot be used as a file tier: {said}; give one that this user can write to"
             ) from error
         self._generation = found.generation
         self.bad_records = found.bad
         displaced: list[FileRecord] = []
+        dropped = 0
         with self.lock:
             for record in found.records:
                 if self._shelf.reserve_locked(record.size, displaced):
@@ -91,8 +94,16 @@ class FileIndex:
                     self._shelf.put_locked(record, displaced)
                 else:
                     displaced.append(record)
+                    dropped += 1
+            dropped += self._shelf.evictions
             self._shelf.evictions = 0
             self._leave_locked(displaced)
+        if dropped:
+            held, limits = format_size(sum(record.size for record in found.records)), self._shelf.limits
+            logger.warning(
+                "the folder %s held %d entries with %s, more than its limits allow (capacity %s): dropped %d of them",
+                self.folder, len(found.records), held, format_size(limits.capacity), dropped,
+            )  # fmt: skip
         self._remove(displaced)
 
     def publish(

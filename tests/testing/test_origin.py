@@ -158,3 +158,9 @@ def test_fetches_of_many_threads_are_all_counted():
     for thread in threads:
         thread.join()
     assert (origin.fetches("a"), origin.open_bodies) == (1600, 0)
+
+
+def test_an_error_without_its_place_is_refused():
+    """It would never be raised, and the test that scripted it would prove nothing."""
+    with pytest.raises(ValueError, match="fail_at"):
+        ScriptedOrigin().script("a", b"abc", error=OSError("never"))

@@ -95,6 +95,10 @@ class ScriptedOrigin:
         of all steps, None nothing, a number that number, true or not. `fail_at=n`: raise `error` after n bytes.
         A fetch that comes with `previous` of the same `etag` gets `NotModified`.
         """
+        if error is not None and fail_at is None:
+            raise ValueError(
+                "error= is raised after fail_at= bytes: say how many, or give the exception as the first step"
+            )
         if fail_at is not None:
             steps = (*_first_bytes(steps, fail_at), error or ConnectionResetError("the script says: reset here"))
         announced = sum(len(s) for s in steps if _is_bytes(s)) if size == "right" else size

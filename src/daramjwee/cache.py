@@ -147,7 +147,9 @@ class Cache:
         self, key: str, fetch: Fetcher | None = None, *, default: _Default, max_bytes: Size = MOST_GET
     ) -> bytes | _Default: ...
 
-    def get(self, key: str, fetch: Fetcher | None = None, *, default: Any = _RAISE, max_bytes: Size = MOST_GET) -> Any:
+    def get(
+        self, key: str, fetch: Fetcher | None = None, *, default: Any = _RAISE, max_bytes: Size = MOST_GET
+    ) -> bytes | Any:
         """All bytes of the key. `default` is returned instead of raising `CacheMiss` or `NotFound`.
 
         Raises as `open`, and `LimitExceeded` for an object larger than `max_bytes` (64 MiB): use `open` for it.

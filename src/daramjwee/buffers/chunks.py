@@ -34,13 +34,12 @@ LOOK_AGAIN_SECONDS = 0.25
 
 def _count_in_list() -> int:
     things = [object()]
-    for thing in things:
-        count = getrefcount(thing)
-    return count
+    return getrefcount(things[0])
 
 
-# `getrefcount(chunk)`, asked in a loop over a list, when only that list refers to it. Releases of Python count the
-# loop's own references differently, so it is found out.
+# `getrefcount(chunks[i])` when only that list refers to the chunk. Releases of Python count the call's own reference
+# differently, so it is found out; with no local name for it, or a debugger that reads this frame's locals would be
+# counted, and chunks on loan would be taken for strays.
 STRAY = _count_in_list()
 
 
@@ -214,8 +213,10 @@ class Chunks:
                 arena.carve(total, self._ended, self._home)
             else:
                 arena.carve(self.sizes[index], self.frees[index], self)
-        except OSError as error:
+        except BaseException as error:  # an interrupt, too, or a size that no mapping can have: nothing is mapped
             self._ledger.credit(total)
+            if not isinstance(error, (OSError, OverflowError, MemoryError)):
+                raise
             raise Overloaded(f"the system gives no {format_size(total)} of memory: {error}", retry_after=1.0) from error
         if index is None:
             self._privates.add(arena)
@@ -372,10 +373,12 @@ class Chunks:
             self._maintained_at = now
             for arenas in (*self._arenas, self._privates):
                 for arena in arenas:
-                    for chunk in arena.chunks:
+                    chunks = arena.chunks
+                    for at in range(len(chunks)):
                         # An interrupt between taking it and making the lease: nobody has it, nobody ever will.
-                        if getrefcount(chunk) == STRAY:
-                            self.suspects.append(chunk)
+                        if getrefcount(chunks[at]) == STRAY:
+                            chunks[at].puts = chunks[at].hits + chunks[at].misses
+                            self.suspects.append(chunks[at])
             todo = self._work_locked()
             gone = self._take_idle_locked(None, older=now)
         freed = sum(arena.bytes for arena in todo.gone) + self._unmap(gone)
@@ -412,11 +415,13 @@ class Chunks:
 
     def _unmap(self, gone: list[Arena]) -> int:
         total = sum(arena.bytes for arena in gone)
-        for arena in gone:
-            arena.chunks.clear()  # the last references: the mappings end here
-        gone.clear()
-        if total and self._epoch == self._ledger.epoch:
-            self._ledger.credit(total)
+        try:
+            for arena in gone:
+                arena.chunks.clear()  # the last references: the mappings end here
+            gone.clear()
+        finally:
+            if total and self._epoch == self._ledger.epoch:
+                self._ledger.credit(total)
         return total
 
     # -- the end ----------------------------------------------------------------------------------------------

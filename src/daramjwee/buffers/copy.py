@@ -183,18 +183,21 @@ class Copy:
         view, most = lease.view, lease.size
         limit, cancel, progress = self.limit, self.cancel, self.progress
         while self.done < limit and (cancel is None or not cancel()):
-            left = limit - self.done
-            window = view if left >= most else view[:left]
+            room = min(limit - self.done, most)
+            window = view if room == most else view[:room]
             try:
                 count = readinto(window)
             except BlockingIOError as error:
                 raise self._blocked(error) from error
+            finally:
+                if window is not view:
+                    _let_go(window)
             if not count:
                 if count is None:
                     raise self._blocked(None)
                 return
-            if not 0 < count <= len(window):
-                raise ValueError(f"readinto of {type(src).__name__} said {count} for a view of {len(window)} bytes")
+            if not 0 < count <= room:
+                raise ValueError(f"readinto of {type(src).__name__} said {count} for a view of {room} bytes")
             piece = view[:count]
             try:
                 self._write(write, piece, count, none_blocks, src)
@@ -250,6 +253,14 @@ class Copy:
                 rest = f", and {unwritten} more were read that the source cannot take back"
         what = "the source has no bytes ready" if error is None else str(error.strerror or error)
         return BlockingIOError(errno.EAGAIN, f"the copy stopped after {self.done} bytes{rest}: {what}", self.done)
+
+
+def _let_go(window: memoryview) -> None:
+    # Or whoever keeps an error of this copy keeps its frames, the window in them, and so the chunk in quarantine.
+    try:
+        window.release()
+    except BufferError:
+        pass  # the source kept something made over it: it counts as a survivor
 
 
 def _kept(dst: Any) -> LeaseError:

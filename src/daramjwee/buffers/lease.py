@@ -125,7 +125,7 @@ class Lease:
         )
 
     def __del__(self) -> None:
-        chunk = self._chunk
+        chunk = getattr(self, "_chunk", None)  # missing when the making of the lease was interrupted
         if chunk is None:
             return
         self._chunk = None

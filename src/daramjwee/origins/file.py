@@ -100,7 +100,10 @@ class _FileBody(io.RawIOBase):
         return True
 
     def readinto(self, view: memoryview) -> int:  # type: ignore[override]  # a view is all that we are given
-        count = self._file.readinto(view)
+        try:
+            count = self._file.readinto(view)
+        except OSError as error:
+            raise FetchError(f"{shorten(self._key)} cannot be read: {error.strerror or error}") from error
         if count or not len(view):
             return count
         if _etag(os.fstat(self._file.fileno())) != self._etag:

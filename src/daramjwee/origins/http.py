@@ -157,7 +157,7 @@ class HttpOrigin:
                 return manager.request(
                     "GET", target.url, headers=headers, preload_content=False, retries=retry, timeout=timeout
                 )
-        except (HTTPError, UnicodeError) as error:
+        except (HTTPError, ValueError, OverflowError) as error:  # of headers that cannot be sent, or understood
             failure, cause = self._failure(error, shown)
         # Raised out here, so that the client's own error, which quotes the URL, is not even its context.
         raise failure from cause
@@ -191,6 +191,9 @@ class HttpOrigin:
     def _result(self, response: Any, request: FetchRequest, shown: str) -> FetchResult:
         headers: Mapping[str, str] = response.headers
         self._check_status(response, request, shown)
+        coding = headers.get("Transfer-Encoding", "").strip().lower()
+        if coding not in {"", "chunked", "identity"}:
+            raise FetchError(f"{shown} is transferred as {coding}: only chunked was allowed, and can be undone")
         encodings = encodings_of(headers)
         unknown = [name for name in encodings if name not in response.CONTENT_DECODERS]
         if unknown:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes\s+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 _DIRECTIVE = re.compile(r"""([\w-]+)(?:\s*=\s*(?:"([^"]*)"|([^\s,"]+)))?""", re.ASCII)
 
 
@@ -31,7 +31,9 @@ def lifetime_of(headers: Mapping[str, str]) -> Lifetime:
     if "no-cache" in directives and not directives["no-cache"]:
         return Lifetime(cacheable, 0.0)
     for name in ("s-maxage", "max-age"):
-        seconds = _number(directives.get(name))
+        said = directives.get(name)
+        # "-1" is how some say "stale already"; as if absent, it could mean "for ever".
+        seconds = 0 if said is not None and said.startswith("-") and _number(said[1:]) is not None else _number(said)
         if seconds is not None:
             return Lifetime(cacheable, float(max(0, seconds - (_number(headers.get("Age")) or 0))))
     return Lifetime(cacheable, None)

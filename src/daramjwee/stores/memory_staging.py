@@ -54,7 +54,18 @@ class MemoryEntry:
 class MemoryStaging:
     """An object on its way into the memory tier."""
 
-    __slots__ = ("_body", "_charged", "_ended", "_epoch", "_failed", "_key", "_metadata", "_reserved", "_spool", "_store")
+    __slots__ = (
+        "_body",
+        "_charged",
+        "_ended",
+        "_epoch",
+        "_failed",
+        "_key",
+        "_metadata",
+        "_reserved",
+        "_spool",
+        "_store",
+    )
 
     def __init__(self, store: MemoryStore, key: str, metadata: Metadata, reserved: int) -> None:
         self._store = store

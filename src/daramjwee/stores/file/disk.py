@@ -74,7 +74,14 @@ class Disk:
             self._make_shard(body[:2])
         status = files.fstat(fd)
         if staged != final:
-            files.rename(staged, final)  # last: what fails before leaves the file where an abort looks for it
+            # Last: what fails before leaves the file where an abort looks for it.
+            try:
+                files.rename(staged, final)
+            except FileNotFoundError:
+                # Somebody cleared the folder while it is in use.
+                self._shards.discard(body[:2])
+                self._make_shard(body[:2])
+                files.rename(staged, final)
         return status.st_ino, status.st_mtime_ns
 
     def link_meta(self, meta: MetaRecord, digest: str, fill: int) -> bool:

@@ -58,6 +58,11 @@ def encode(record: MetaRecord) -> bytes:
     return head + _CRC.pack(crc32c(payload, crc32c(head))) + payload
 
 
+def length_of(head: bytes) -> int:
+    """How long the file is that begins with `head`, as it says itself; 0 when it is none of ours."""
+    return PAYLOAD_AT + int(_HEAD.unpack_from(head)[3]) if len(head) >= PAYLOAD_AT and head[:4] == MAGIC else 0
+
+
 def decode(data: bytes, name: str) -> MetaRecord:
     """The record in the file called `name` (its last part). `BadRecord` when anything does not fit."""
     from crc32c import crc32c
@@ -75,7 +80,7 @@ def decode(data: bytes, name: str) -> MetaRecord:
         raise BadRecord("does not match its checksum")
     try:
         record = _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecord(f"cannot be read: {error}") from error
     _check(record, name)
     return record

@@ -13,6 +13,7 @@ import io
 import itertools
 import logging
 import threading
+import time
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING
@@ -182,6 +183,7 @@ class FileIndex:
                 if record is not None:
                     self._shelf.drop_locked(record)
                     record.gone = True
+                    record.file = None  # or its bytes stay on the disk
                     paths.append(self._disk.meta_path(record.digest, record.generation))
                     if not record.pins:
                         paths.append(self._prefix + record.body)
@@ -295,7 +297,8 @@ class FileIndex:
         """Create the metadata file under the next free generation: the commit point on disk."""
         while True:
             with self.lock:
-                self._generation += 1
+                # By the clock, so that the last of several processes on one folder has the highest, too.
+                self._generation = max(self._generation + 1, time.time_ns())
                 record.generation = self._generation
             meta = MetaRecord(
                 record.key, record.metadata, record.size, record.block, record.sums, record.generation, record.body[3:]

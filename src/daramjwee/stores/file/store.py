@@ -112,13 +112,20 @@ class FileStore(FileIndex):
                     self._touch(record)
             kept = record.file
             if kept is not None:
-                status = files.fstat(kept.fd)
-                unchanged = (status.st_ino, status.st_mtime_ns) == record.verified and status.st_size == record.size
-                if unchanged and status.st_nlink and not self.closed:
+                try:
+                    status = files.fstat(kept.fd)
+                except OSError:  # a file server forgot it: opening it again says what is wrong
+                    unchanged = False
+                else:
+                    stamp = status.st_ino, status.st_mtime_ns
+                    unchanged = stamp == record.verified and status.st_size == record.size and status.st_nlink > 0
+                if unchanged and not self.closed:
                     return FileEntry(self, record, kept, None)
                 record.file = None
             try:
-                file = Descriptor(files.open(self._prefix + record.body, os.O_RDONLY | os.O_CLOEXEC))
+                # A pipe in the place of a body must not stop us in open(): its size gives it away.
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+                file = Descriptor(files.open(self._prefix + record.body, flags))
                 status = files.fstat(file.fd)
             except FileNotFoundError:
                 # Replaced or evicted since it was found: look again. Else somebody removed the file.

@@ -8,15 +8,17 @@ Design: docs/design/file-format.md
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from daramjwee.stores.file import layout
 from daramjwee.stores.file.entry import FileRecord
 from daramjwee.stores.file.files import Descriptor
 from daramjwee.stores.file.folder import try_lock
-from daramjwee.stores.file.format import BadRecord, UnknownVersion, decode
+from daramjwee.stores.file.format import PAYLOAD_AT, BadRecord, UnknownVersion, decode, length_of
 
 if TYPE_CHECKING:
     from daramjwee.stores.file.files import Files
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 1024 * 1024
+# Nothing of ours has a higher one. It could not be counted on from there: neither the name nor the record has room.
+LARGEST_GENERATION = 1 << 63
 
 
 class Found(NamedTuple):
@@ -54,7 +58,10 @@ class Sweep:
         records: list[FileRecord] = []
         for shard in self._files.listdir(self._objects):
             if len(shard) == 2:
-                records += self._shard(shard, dead)
+                try:
+                    records += self._shard(shard, dead)
+                except NotADirectoryError:
+                    continue  # not ours: our folders are folders
         for owner in dead:
             self._remove_owner(owner)
         records.sort(key=lambda record: record.generation)
@@ -92,7 +99,8 @@ class Sweep:
         for candidates in metas.values():
             candidates.sort()
             generation, name = candidates.pop()
-            self._generation = max(self._generation, generation)
+            if generation < LARGEST_GENERATION:
+                self._generation = max(self._generation, generation)
             try:
                 chosen = self._usable(f"{self._objects}/{shard}/{name}", name, shard)
             except (OSError, UnknownVersion) as why:
@@ -134,11 +142,22 @@ class Sweep:
         return None
 
     def _read(self, path: str) -> bytes:
-        file = Descriptor(self._files.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        data = b""
-        while part := self._files.pread(file.fd, READ_BYTES, len(data)):
-            data += part
-        return data
+        file = Descriptor(self._files.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        status = self._files.fstat(file.fd)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode):
+            raise BadRecord("is no regular file")
+        head = self._read_to(file.fd, min(PAYLOAD_AT, status.st_size))
+        # Where the length is wrong, the head is enough to say what is wrong, however large the file is.
+        return self._read_to(file.fd, status.st_size) if length_of(head) == status.st_size else head
+
+    def _read_to(self, fd: int, end: int) -> bytes:
+        parts, at = [], 0
+        while at < end and (part := self._files.pread(fd, min(READ_BYTES, end - at), at)):
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
 
     def _has_lock_file(self, owner: str) -> bool:
         try:

@@ -406,3 +406,55 @@ def test_an_abort_does_not_wait_for_an_origin_that_stands_still(
     assert monotonic() - began < 20  # 30 s would be the patience of a close that finishes
     gate.open()
     stream.close()
+
+
+def test_whoever_waits_for_an_uncacheable_answer_fetches_for_itself(cache: Cache) -> None:
+    """What belongs to one caller is not shared: BYPASS for each, with a body of its own."""
+    asked, answer, calls = threading.Event(), threading.Event(), []
+
+    def fetch(request: FetchRequest) -> FetchResult:
+        calls.append(request)
+        number = len(calls)
+        if number == 1:
+            asked.set()
+            assert answer.wait(30)
+        return FetchResult(iter([b"for caller ", str(number).encode()]), cacheable=False)
+
+    def read() -> tuple[Status, bytes]:
+        with cache.open("k", fetch) as stream:
+            return stream.status, stream.read()
+
+    with ThreadPoolExecutor(2) as pool, no_leaks(cache, threads=False):
+        first = pool.submit(read)
+        assert asked.wait(30)
+        second = pool.submit(read)
+        (flight,) = cache._engine.flights.running()
+        while not flight.waiters:
+            assert not second.done()
+        answer.set()
+        results = [first.result(30), second.result(30)]
+    assert results == [(Status.BYPASS, b"for caller 1"), (Status.BYPASS, b"for caller 2")]
+    assert cache.stats().bypassed == 2
+    assert "k" not in cache
+
+
+@pytest.mark.parametrize("answer", ["fails", "is not cacheable"])
+def test_a_renewal_that_brings_nothing_leaves_the_stale_copy(
+    make_cache: Callable[..., Cache], origin: ScriptedOrigin, clock: ManualClock, answer: str
+) -> None:
+    """Readers go on with what there is, the body is closed, and the next open tries again."""
+    cache = make_cache(freshness=Freshness(fresh="1m", stale_while_revalidate="1h"))
+    origin.script("k", b"old")
+    assert cache.get("k") == b"old"
+    clock.advance("2m")
+    if answer == "fails":
+        origin.script("k", ConnectionError("down"))
+    else:
+        origin.script("k", b"new", cacheable=False)
+    for fetches in (2, 3):
+        with cache.open("k") as stream:
+            assert (stream.status, stream.read()) == (Status.STALE, b"old")
+        assert cache._engine.flights.workers.wait_idle(30)
+        assert origin.fetches() == fetches
+    assert origin.open_bodies == 0
+    assert cache.stats().flights == 0

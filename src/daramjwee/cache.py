@@ -55,9 +55,10 @@ class Cache:
 
     `tiers`: at least one `Store`, fastest first; the cache closes them. `origin`: the fetcher of every key that
     an open gives none for. `freshness`: lifetimes; the default never expires. `buffers`: settings of the buffer
-    pool, a pool to share (used, not closed), or None for private buffers. `memory_limit`: bytes that buffers,
-    memory tier and queues may hold together, 512 MiB; the memory tier lies inside of it, so a larger tier is
-    never filled. `workers`: threads for copies and renewals in the background. `clock`: for tests.
+    pool, a pool to share (used, not closed, charged to its own ledger), or None for private buffers.
+    `memory_limit`: bytes that buffers, memory tier and queues may hold together, 512 MiB; the memory tier lies
+    inside of it, so a larger tier is never full. `workers`: threads for copies and renewals in the background.
+    `clock`: for tests.
 
     Raises `ConfigError` listing every bad argument; nothing was opened then.
     """

@@ -126,7 +126,8 @@ class Freshness:
     """How long an entry may be served, each a duration or None.
 
     `fresh`: lifetime without asking the origin; None never expires. `stale_while_revalidate`: after that,
-    served at once while a background fetch renews it. `stale_if_error`: served when the origin fails.
+    served at once while a background fetch renews it. `stale_if_error`: served when the origin fails; both count
+    from the end of `fresh`.
     `negative`: how long a `NotFound` is remembered; None does not remember it. An object's own ttl replaces
     `fresh`. `ConfigError` lists every field that is not a duration.
     """

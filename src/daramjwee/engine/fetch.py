@@ -249,7 +249,7 @@ class Flights:
 
         def begin() -> Fill:
             given = result if result is not None else self._call(ask.fetch, FetchRequest(ask.key))
-            return Fill(open_body(given.body), metadata_of(given, self._clock.now()), None)
+            return Fill(open_body(given.body), self._describe(ask, given), None)
 
         boarded.flight.start(begin)
 
@@ -271,7 +271,7 @@ class Flights:
         if not result.cacheable:
             begun.alone = result
             raise GoAlone
-        metadata = metadata_of(result, self._clock.now())
+        metadata = self._describe(ask, result)
         body = open_body(result.body)
         try:
             flight.borrow(metadata.size)
@@ -286,6 +286,9 @@ class Flights:
             return Fill(body, metadata, None)
         flight.tier = staged.tier
         return Fill(body, metadata, staged.staging, claim.is_current)
+
+    def _describe(self, ask: Ask, result: FetchResult) -> Metadata:
+        return metadata_of(result, self._clock.now(), subject=f"the FetchResult for {shorten(ask.key)}")
 
     def _at_hand(self, ask: Ask) -> Metadata | None:
         """Metadata of the copy that a conditional fetch may confirm. `LookAgain` when it is fresh by now."""

@@ -24,7 +24,12 @@ class Problem(NamedTuple):
     mend: str
 
     def __str__(self) -> str:
-        shown = shorten(self.value, LONGEST_SHOWN) if isinstance(self.value, str) else repr(self.value)
+        if not isinstance(self.value, str):
+            shown = repr(self.value)
+        elif self.value[:1].isdigit() and self.value.isalnum() and not self.value.isdigit():
+            shown = self.value  # "256KiB", "5m": as it was written, and taken for nothing else
+        else:
+            shown = shorten(self.value, LONGEST_SHOWN)
         if len(shown) > LONGEST_SHOWN + 10:
             shown = f"{shown[:LONGEST_SHOWN]}..."
         return f"{self.field} = {shown}: {self.mend}"

@@ -68,7 +68,7 @@ def test_every_problem_is_reported_at_once_with_the_value_as_given():
     }  # fmt: skip
     message = str(caught.value)
     assert "BufferPoolConfig has 6 problems" in message
-    assert "min_buffer_size = '256KiB': must not exceed max_buffer_size (64KiB); lower it or raise the other" in message
+    assert "min_buffer_size = 256KiB: must not exceed max_buffer_size (64KiB); lower it or raise the other" in message
     assert "max_concurrent_large_ops = 0: must be at least 1; to switch the pool off set enabled = False" in message
     assert "acquire_timeout = 'soon'" in message and '"30s"' in message
 

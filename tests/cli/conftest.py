@@ -112,15 +112,23 @@ class Command:
 
     def environment(self):
         kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        kept.pop("PYTHONUNBUFFERED", None)
         return kept | {"PYTHONPATH": str(SOURCE), "HOME": str(self.home), "XDG_CACHE_HOME": "", "COLUMNS": "100"}
 
     def line(self, *arguments):
         return [sys.executable, "-m", "daramjwee", *map(str, arguments)]
 
-    def __call__(self, *arguments, **options):
+    def __call__(self, *arguments, stdout=subprocess.PIPE, **options):
         return subprocess.run(
-            self.line(*arguments), env=self.environment(), capture_output=True, timeout=SECONDS,
+            self.line(*arguments), env=self.environment(), stdout=stdout, stderr=subprocess.PIPE, timeout=SECONDS,
             stdin=subprocess.DEVNULL, **options,
+        )  # fmt: skip
+
+    def redirected(self, how, *arguments):
+        """As a shell runs it with a redirection such as ">&-"."""
+        return subprocess.run(
+            ["sh", "-c", f'exec "$@" {how}', "sh", *self.line(*arguments)], env=self.environment(),
+            capture_output=True, timeout=SECONDS, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def start(self, *arguments):
@@ -128,6 +136,12 @@ class Command:
             self.line(*arguments), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where the cache is."""
+    return tmp_path / "cache"
 
 
 @pytest.fixture

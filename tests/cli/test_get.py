@@ -14,12 +14,6 @@ import pytest
 from daramjwee.cli.get import default_folder, key_of
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Where the cache is."""
-    return tmp_path / "cache"
-
-
 def test_the_second_get_in_a_new_process_is_a_hit_with_the_origin_down(daramjwee, origin, folder, tmp_path):
     """What one process fetched the next has at once, origin or not."""
     first = daramjwee("get", origin.url("whole"), "--cache", folder)
@@ -92,18 +86,48 @@ def test_an_origin_that_fails_leaves_what_was_there(daramjwee, origin, folder, t
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_get_leaves_nothing(daramjwee, origin, folder, tmp_path, number, status):
-    """Ctrl-C and a plain kill go through the same door: no temporary file, no half entry."""
+@pytest.mark.parametrize("options", [["-o", "{out}"], ["--refresh"], []])
+def test_an_interrupted_get_leaves_nothing_and_does_not_wait_for_the_origin(
+    daramjwee, origin, folder, tmp_path, number, status, options
+):
+    """Ctrl-C and a plain kill, with an origin that stands still: it says so, is gone within seconds, and leaves no
+    temporary file and no half entry."""
+    out = tmp_path / "out" / "out.bin"
+    out.parent.mkdir()
+    arguments = [option.format(out=out) for option in options]
+    process = daramjwee.start("get", origin.url("stall"), "--cache", folder, *arguments)
+    assert origin.server.half_sent.wait(50)
+    process.send_signal(number)
+    assert process.stderr.readline().startswith(b"interrupted")
+    _, errors = process.communicate(timeout=10)  # the origin's own patience is three times that
+    assert (process.returncode, errors) == (status, b"")
+    assert os.listdir(out.parent) == []
+    assert [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= 10_000] == []
+
+
+def test_a_second_signal_of_the_same_wish_does_not_disturb_the_cleaning(daramjwee, origin, folder, tmp_path):
+    """`timeout` and terminals send one twice: one message, one status, nothing left."""
     out = tmp_path / "out" / "out.bin"
     out.parent.mkdir()
     process = daramjwee.start("get", origin.url("stall"), "--cache", folder, "-o", out)
     assert origin.server.half_sent.wait(50)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=50)
-    assert process.returncode == status, errors
-    assert b"Traceback" not in errors
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr.readline() == b"interrupted (SIGTERM)\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (143, b"")
     assert os.listdir(out.parent) == []
-    assert [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= 10_000] == []
+
+
+def test_a_signal_ends_it_as_it_should_when_nobody_can_be_told(daramjwee, origin, folder, tmp_path):
+    """The terminal is gone, and its program hangs up: the status is that of the signal, and nothing is left."""
+    process = daramjwee.start("get", origin.url("stall"), "--cache", folder, "-o", tmp_path / "out.bin")
+    assert origin.server.half_sent.wait(50)
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(10) == 129
+    process.stdout.close()
+    assert sorted(os.listdir(tmp_path)) == ["cache", "home"]
 
 
 def test_an_existing_file_keeps_its_mode_and_a_link_stays_a_link(daramjwee, origin, folder, tmp_path):
@@ -131,8 +155,8 @@ def test_a_device_is_written_to_and_not_replaced(daramjwee, origin, folder):
     [
         (["ftp://example.org/x"], b"http"),
         (["{url}", "-o", "{folder}"], b"is a folder"),
-        (["{url}", "--capacity", "lots"], b"capacity = lots"),
-        (["{url}", "--fresh", "soon"], b"fresh = soon"),
+        (["{url}", "--capacity", "lots"], b"--capacity = 'lots': give a size such as"),
+        (["{url}", "--fresh", "soon"], b"--fresh = 'soon': give a duration such as"),
         (["{url}", "--json", "-o", "-"], b"standard output"),
         (["{url}", "--no-such-option"], b"--no-such-option"),
     ],
@@ -180,6 +204,43 @@ def test_what_may_not_be_kept_is_written_but_never_kept(daramjwee, origin, folde
     assert b"--capacity" in done.stderr
 
 
+def test_what_was_not_kept_is_not_said_to_be(daramjwee, origin, folder, tmp_path):
+    """`--capacity` below the object: -o has it, and line and JSON say why the cache has not; the origin forbids
+    nothing then, whatever way the bytes went."""
+    small = ["--cache", folder, "--capacity", "1KiB", "-o", tmp_path / "out.bin"]
+    for options in ([], ["--refresh"]):
+        done = daramjwee("get", origin.url("whole"), *small, *options)
+        assert done.stdout.startswith(b"MISS  625KiB in "), done.stderr
+        assert b", not kept: larger than --capacity 1KiB -> " in done.stdout
+        assert (tmp_path / "out.bin").read_bytes() == origin.server.body
+    assert json.loads(daramjwee("get", origin.url("whole"), *small, "--json").stdout)["not_kept"]
+    forbidden = daramjwee("get", origin.url("nostore"), "--cache", folder, "-o", tmp_path / "out.bin", "--json")
+    assert json.loads(forbidden.stdout)["not_kept"] == "the origin forbids it"
+    kept = daramjwee("get", origin.url("whole"), "--cache", tmp_path / "large", "-o", tmp_path / "out.bin", "--json")
+    assert json.loads(kept.stdout)["not_kept"] is None
+
+
+def test_a_smaller_capacity_says_what_it_dropped(daramjwee, origin, folder):
+    """What the folder held before makes way at once: standard error says so, and help says so beforehand."""
+    daramjwee("get", origin.url("whole", "a"), "--cache", folder)
+    daramjwee("get", origin.url("whole", "b"), "--cache", folder)
+    done = daramjwee("get", origin.url("whole", "b"), "--cache", folder, "--capacity", "700KiB")
+    assert done.returncode == 0, done.stderr
+    assert b"held 2 entries with 1.2MiB" in done.stderr
+    assert b"capacity 700KiB): dropped 1 of them" in done.stderr
+    assert len(list(folder.rglob("*.body"))) == 1
+    assert b"at once" in daramjwee("get", "--help").stdout
+
+
+def test_an_error_speaks_of_the_command_line_and_not_of_the_library(daramjwee, origin, folder):
+    """No names of classes or parameters that nobody typed."""
+    done = daramjwee("get", origin.url("whole").replace("http:", "https:"), "--cache", folder)
+    assert done.returncode == 5
+    assert b"TLS failed: this port does not speak it; try http://" in done.stderr
+    done = daramjwee("get", "file:///no/such/file", "--cache", folder)
+    assert (done.returncode, done.stderr) == (4, b"daramjwee: file:///no/such/file: there is no such file\n")
+
+
 def test_secrets_of_a_url_are_not_shown_and_not_stored(daramjwee, origin, folder):
     """A password and a signature are neither printed, nor logged, nor found in the folder; they still tell two URLs
     apart."""
@@ -222,16 +283,16 @@ def test_the_default_folder_is_the_users_own_and_private(daramjwee, origin, monk
 
 
 def test_a_folder_that_cannot_be_used_is_named(daramjwee, origin, tmp_path):
-    """No traceback when the cache or the output cannot be made: status and message say which path."""
+    """No traceback when the cache cannot be made: status and message say which path, and that it is a file."""
     (tmp_path / "file").write_bytes(b"")
     done = daramjwee("get", origin.url("whole"), "--cache", tmp_path / "file" / "cache")
     assert done.returncode == 6, done.stderr
     assert b"file" in done.stderr
-    done = daramjwee("get", origin.url("whole"), "--cache", tmp_path / "cache", "-o", tmp_path / "nowhere" / "out.bin")
-    assert done.returncode == 1
-    assert b"nowhere" in done.stderr
-    assert b"No such file or directory" in done.stderr
     assert b"Traceback" not in done.stderr
+    done = daramjwee("get", origin.url("whole"), "--cache", tmp_path / "file")
+    assert (done.returncode, origin.seen) == (2, [])
+    assert b"--cache = " in done.stderr
+    assert b"is a file, not a folder" in done.stderr
 
 
 def test_two_gets_of_one_url_at_once_both_have_every_byte(daramjwee, origin, folder, tmp_path):

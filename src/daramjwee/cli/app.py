@@ -16,13 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import daramjwee
 from daramjwee.cli.bench import bench
 from daramjwee.cli.demo.command import demo
 from daramjwee.cli.get import get
 from daramjwee.cli.main import INTERRUPTED_STATUS
-from daramjwee.cli.render import printable, silence_stdout, tell
+from daramjwee.cli.render import flush_stdout, printable, show, tell
 from daramjwee.errors import DaramjweeError
 
 UNEXPECTED_STATUS = 1
@@ -35,8 +36,31 @@ EPILOG = (
     "130 interrupted."
 )
 
+
+class _Plain:
+    """Help that shows no type beside a flag, and names an argument as everybody does."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.metavar = ""
+        return option
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
+
+
+class _Command(_Plain, TyperCommand):
+    """One command."""
+
+
+class _Group(_Plain, TyperGroup):
+    """All of them."""
+
+
 app = typer.Typer(
     name="daramjwee",
+    cls=_Group,
     epilog=EPILOG,
     no_args_is_help=True,
     rich_markup_mode="markdown",  # paragraphs are wrapped to the screen, whatever lines the source has
@@ -64,17 +88,20 @@ class _Stderr(logging.StreamHandler[Any]):
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"daramjwee {daramjwee.__version__}")
+        show(f"daramjwee {daramjwee.__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def root(
     version: Annotated[  # noqa: ARG001 - its callback has answered by now
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Log every decision, and show where an error is from.")
+        bool, typer.Option("--debug", metavar="", help="Log every decision, and show where an error is from.")
     ] = False,
 ) -> None:
     """Streams that cache themselves: read at once, fetch once, keep every byte inside one memory limit."""
@@ -93,20 +120,16 @@ def _guarded(command: Callable[..., int | None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             status = command(*args, **kwargs) or 0
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            tell("interrupted")
+        except KeyboardInterrupt:  # the handler of the signal has said so
             status = INTERRUPTED_STATUS
         except BrokenPipeError:
-            silence_stdout()
             status = BROKEN_PIPE_STATUS
         except DaramjweeError as error:
             status = error.exit_status
             _report(error, str(error) or type(error).__name__)
         except OSError as error:
             status = UNEXPECTED_STATUS
-            where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-            _report(error, where + (error.strerror or str(error)))
+            _report(error, _words_of(error))
         except (typer.Exit, typer.BadParameter, typer.Abort):
             raise
         except Exception as error:  # noqa: BLE001 - the last border: a person gets a message, not a traceback
@@ -126,14 +149,32 @@ def _report(error: BaseException, message: str) -> None:
 
 
 for _command in (get, demo, bench):
-    app.command(name=_command.__name__, no_args_is_help=_command is get)(_guarded(_command))
+    app.command(name=_command.__name__, cls=_Command, no_args_is_help=_command is get)(_guarded(_command))
 
 
 def start(arguments: Sequence[str]) -> int:
     """Run one command line; its exit status."""
-    command = typer.main.get_command(app)
+    status = 0
     try:
-        command(list(arguments), prog_name="daramjwee")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else UNEXPECTED_STATUS
-    return 0
+        try:
+            typer.main.get_command(app)(list(arguments), prog_name="daramjwee")
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else UNEXPECTED_STATUS
+        except OSError as error:  # of help, which is printed outside of any command
+            status = UNEXPECTED_STATUS
+            _report(error, f"standard output: {error.strerror or error}")
+        flush_stdout()
+    except KeyboardInterrupt:
+        return INTERRUPTED_STATUS
+    except BrokenPipeError:
+        return status or BROKEN_PIPE_STATUS
+    except OSError as error:
+        if not status:  # else it has been told why
+            _report(error, _words_of(error))
+        return status or UNEXPECTED_STATUS
+    return status
+
+
+def _words_of(error: OSError) -> str:
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return where + (error.strerror or str(error))

@@ -6,21 +6,22 @@ Design: docs/cli.md
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from daramjwee.cli.render import tell
+from daramjwee.cli.render import show, tell
 
 
 def bench(
     scenario: Annotated[
-        list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="Which to measure; all when none is named.")
+        list[str] | None, typer.Argument(metavar="SCENARIO", help="Which to measure; all when none is named.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds: about a minute, figures less sure.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when a target is missed.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", metavar="", help="Fewer rounds: about a minute, figures less sure.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", metavar="", help="Exit with 1 when a target is missed.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print the report as one JSON document.")] = False,
 ) -> int:
     """Measure daramjwee beside its rivals, pairs in turns, each figure beside its target.
 
@@ -31,5 +32,5 @@ def bench(
     from daramjwee.bench.runner import run
 
     report = run(scenario or (), quick=quick, tell=tell)
-    sys.stdout.write(to_json(report).decode() if json else to_text(report))
+    show(to_json(report).decode() if json else to_text(report), end="")
     return int(bool(report.failures) or (strict and bool(report.missed)))

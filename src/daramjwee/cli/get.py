@@ -17,10 +17,11 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from daramjwee import Cache, FetchRequest, FetchResult, FileStore, Freshness, Status
+from daramjwee import Cache, FetchRequest, FetchResult, FileOrigin, FileStore, Freshness, Status
+from daramjwee.cli.options import check_url, expanded, seconds_of, size_of
 from daramjwee.cli.output import STDOUT, replacing
-from daramjwee.cli.render import Bar, format_rate, print_json, printable, tell
-from daramjwee.errors import LimitExceeded, StoreError
+from daramjwee.cli.render import Bar, format_rate, print_json, printable, show, tell
+from daramjwee.errors import ConfigError, DaramjweeError, FetchError, LimitExceeded, NotFound, Problem, StoreError
 from daramjwee.fills.stream import CacheStream
 from daramjwee.origins import origin_for, redact_url
 from daramjwee.units import format_duration, format_size
@@ -34,8 +35,18 @@ CAPACITY = "20GiB"
 DRAIN_BYTES = 256 * 1024
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the cache is and what it may do. Bytes and seconds."""
+
+    folder: str
+    capacity: int
+    fresh: float
+    refresh: bool
+
+
 class Got(msgspec.Struct, frozen=True, kw_only=True):
-    """What one `get` did. `path`: the file in the cache, when nothing else was written."""
+    """What one `get` did. `path`: the file in the cache, when nothing else was written. `not_kept`: why the cache does
+    not have it, None when it has."""
 
     url: str
     status: str
@@ -44,6 +55,7 @@ class Got(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_seconds: float
     output: str | None
     path: str | None
+    not_kept: str | None
     cache: str
 
 
@@ -57,10 +69,14 @@ def get(
     ] = None,
     cache: Annotated[
         str | None,
-        typer.Option("--cache", metavar="FOLDER", help="The cache's folder.", show_default="~/.cache/daramjwee"),
+        typer.Option("--cache", metavar="FOLDER", help="The cache's folder; else ~/.cache/daramjwee."),
     ] = None,
     capacity: Annotated[
-        str, typer.Option(metavar="SIZE", help="What the folder may hold; the least useful is dropped.")
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="What the folder may hold; the least useful is dropped, at once where it holds more already.",
+        ),
     ] = CAPACITY,
     fresh: Annotated[
         str,
@@ -69,8 +85,12 @@ def get(
             help="How long to serve without asking again what the origin gives no lifetime. 0 asks each time.",
         ),
     ] = FRESH,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the origin now, however fresh the copy is.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a line.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", metavar="", help="Ask the origin now, however fresh the copy is.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print one JSON document instead of a line.")
+    ] = False,
 ) -> None:
     """Fetch URL through a cache on disk: the second time, its bytes come from there at once.
 
@@ -81,47 +101,83 @@ def get(
     """
     if json and output == STDOUT:
         raise typer.BadParameter("--json and -o - both want standard output: write to a file instead")
-    freshness = Freshness(fresh=fresh, stale_if_error=STALE_IF_ERROR)
-    folder = default_folder() if cache is None else cache
-    got = fetch(url, output, folder=folder, capacity=capacity, freshness=freshness, refresh=refresh)
+    problems: list[Problem] = []
+    wanted = Wanted(
+        folder=default_folder() if cache is None else expanded(cache),
+        capacity=size_of("--capacity", capacity, problems),
+        fresh=seconds_of("--fresh", fresh, problems),
+        refresh=refresh,
+    )
+    if cache is not None and (not cache or os.path.isfile(wanted.folder)):
+        problems.append(Problem("--cache", cache, f"is {'a file, not a folder' if cache else 'empty'}; name a folder"))
+    if problems:
+        raise ConfigError(problems, subject="get")
+    check_url(url)
+    got = fetch(url, output if output in {None, STDOUT} else expanded(output), wanted)
     if json:
         print_json(got)
     elif output == STDOUT:
         tell(line_of(got))
     else:
-        print(line_of(got))
+        show(line_of(got))
 
 
-def fetch(url: str, output: str | None, *, folder: str, capacity: str, freshness: Freshness, refresh: bool) -> Got:
-    """Get `url` through the cache in `folder`, and write it to `output`, if there is one."""
+def fetch(url: str, output: str | None, wanted: Wanted) -> Got:
+    """Get `url` through the cache, and write it to `output`, if there is one."""
     begin = perf_counter()
     origin = origin_for(url)
     key = key_of(url)
     shown = redact_url(url)
+    freshness = Freshness(fresh=wanted.fresh, stale_if_error=STALE_IF_ERROR)
+    path = not_kept = renewed = None
     try:
         # The output comes first: what is wrong with it is said before anything is fetched.
         with (
             nullcontext() if output is None else replacing(output) as file,
             Bar(shown) as bar,
-            Cache(FileStore(folder, capacity=capacity), freshness=freshness) as cache,
+            Cache(FileStore(wanted.folder, capacity=wanted.capacity), freshness=freshness) as cache,
         ):
-            source = _Source(origin, url, bar if refresh else None)
-            renewed = cache.refresh(key, source) if refresh else None
+            source = _Source(origin, url, bar if wanted.refresh else None)
+            if wanted.refresh:
+                renewed = cache.refresh(key, source)
             with cache.open(key, source, progress=bar.moved) as stream:
                 ready = perf_counter() - begin
-                path = _keep(stream, shown) if file is None else None
-                count = (stream.size or 0) if file is None else stream.copy_to(file)
+                if file is None:
+                    path = _keep(stream, shown, source)
+                    count = stream.size or 0
+                else:
+                    count = stream.copy_to(file)
+                    not_kept = _why_not_kept(stream, wanted.capacity, source)
     finally:
         origin.close()
+    status = renewed or stream.status
+    if status in {Status.BYPASS, Status.JOINED} and not source.forbidden:
+        status = Status.MISS  # fetched now, past a cache without room, or by the refresh just before
     return Got(
-        url=shown, status=(renewed or stream.status).name, bytes=count, seconds=perf_counter() - begin, first_byte_seconds=ready,
-        output=output, path=path, cache=os.path.abspath(folder),
+        url=shown, status=status.name, bytes=count, seconds=perf_counter() - begin, first_byte_seconds=ready,
+        output=output, path=path, not_kept=not_kept, cache=os.path.abspath(wanted.folder),
     )  # fmt: skip
 
 
-def _keep(stream: CacheStream, shown: str) -> str:
+def _why_not_kept(stream: CacheStream, capacity: int, source: _Source) -> str | None:
+    """Why the cache does not have what this stream has given, None when it has."""
+    if source.forbidden:
+        return "the origin forbids it"
+    if stream.status not in {Status.MISS, Status.JOINED, Status.BYPASS}:
+        return None
+    size = stream.size
+    if size is not None and size > capacity:
+        return f"larger than --capacity {format_size(capacity)}"
+    try:
+        stream.path()
+    except (io.UnsupportedOperation, StoreError):
+        return "the cache had no room for it, or could not write"
+    return None
+
+
+def _keep(stream: CacheStream, shown: str, source: _Source) -> str:
     """Read the stream to its end, so that the cache has it; the path of its file there."""
-    if stream.status is Status.BYPASS:
+    if source.forbidden:
         raise StoreError(f"{shown}: the origin forbids to keep it (no-store or private); give -o FILE to have it")
     size = stream.size
     if size is not None and not stream.seekable():
@@ -140,18 +196,38 @@ def _keep(stream: CacheStream, shown: str) -> str:
 
 
 class _Source:
-    """The fetcher of one URL, whatever key it is kept under."""
+    """The fetcher of one URL, whatever key it is kept under. `forbidden`: its origin said that it may not be kept."""
 
     def __init__(self, origin: Any, url: str, bar: Bar | None) -> None:
+        self.forbidden = False
         self._origin = origin
         self._url = url
         self._bar = bar
 
     def __call__(self, request: FetchRequest) -> FetchResult:
-        result: FetchResult = self._origin(msgspec.structs.replace(request, key=self._url))
+        try:
+            result: FetchResult = self._origin(msgspec.structs.replace(request, key=self._url))
+        except (NotFound, FetchError) as error:
+            words = _for_a_person(error, self._origin)
+            if words is None:
+                raise
+            raise type(error)(f"{redact_url(self._url)}: {words}") from error
+        self.forbidden = not result.cacheable
         if self._bar is not None:
             result.body = _Watched(result.body, self._bar, result.size)
         return result
+
+
+def _for_a_person(error: DaramjweeError, origin: Any) -> str | None:
+    """What to say instead where the library speaks to programmers; None where its own words will do."""
+    if isinstance(error, NotFound) and isinstance(origin, FileOrigin) and "there is no file" in str(error):
+        return "there is no such file"
+    cause = error.__cause__
+    if type(cause).__name__ == "SSLError":
+        if "WRONG_VERSION_NUMBER" in str(cause):
+            return "TLS failed: this port does not speak it; try http://"
+        return f"TLS failed: {cause}; check the host name, and that this system trusts the certificate"
+    return None
 
 
 class _Watched:
@@ -195,6 +271,8 @@ def default_folder() -> str:
 def line_of(got: Got) -> str:
     """`got` for a person."""
     rate = f" ({format_rate(got.bytes, got.seconds)})" if got.bytes else ""
+    if got.not_kept is not None:
+        rate += f", not kept: {got.not_kept}"
     if got.path is not None:
         where = f", kept in {got.path}"
     else:

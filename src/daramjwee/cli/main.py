@@ -1,15 +1,19 @@
 """The entry point of the `daramjwee` command.
 
 Invariant: this module imports without the extra `cli`, only to say that it is missing. A command that is ended by a
-signal goes through its `finally` blocks first.
+signal says so at once, then goes through its `finally` blocks.
 Threads: one.
 Design: docs/cli.md
 """
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import sys
+from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 NEEDED = ("typer", "rich")
 MISSING_STATUS = 2
 INTERRUPTED_STATUS = 128 + signal.SIGINT
+# A terminal or `timeout` sends a signal to the group and to the process: that is one wish. A later one is another.
+SAME_SIGNAL_SECONDS = 2.0
 
 
 def run() -> NoReturn:
@@ -29,24 +35,48 @@ def run() -> NoReturn:
         sys.stderr.write(f'daramjwee: the command line needs {" and ".join(missing)}: pip install "daramjwee[cli]"\n')
         sys.exit(MISSING_STATUS)
     try:
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                _end_on(getattr(signal, name))
+        import daramjwee.cli.render  # noqa: F401 - before the handlers, which use it
+
+        _end_on_signals()
         from daramjwee.cli.app import start
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_STATUS)
     sys.exit(start(sys.argv[1:]))
 
 
-def _end_on(number: signal.Signals) -> None:
-    """Leave by an exception, so that temporary files and child processes are cleaned away."""
-    if signal.getsignal(number) is not signal.SIG_DFL:
-        return  # whoever started us (nohup, for one) wants it otherwise
+def _end_on_signals() -> None:
+    """Say at once that it is over, and leave by an exception, so that files and child processes are cleaned away."""
+    asked_at = -math.inf
 
-    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+    def leave(number: int, _frame: FrameType | None) -> None:
+        nonlocal asked_at
+        if monotonic() - asked_at < SAME_SIGNAL_SECONDS:
+            return
+        asked_at = monotonic()
+        if number == signal.SIGINT:
+            _say("interrupted")
+            raise KeyboardInterrupt
+        _say(f"interrupted ({signal.Signals(number).name})")
         raise SystemExit(128 + number)
 
-    signal.signal(number, leave)
+    for name, usual in (
+        ("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL),
+    ):  # fmt: skip
+        number = getattr(signal, name, None)
+        # Whoever started us may want it otherwise: nohup does, and a shell for what it runs in the background.
+        if number is not None and signal.getsignal(number) is usual:
+            signal.signal(number, leave)
+
+
+def _say(text: str) -> None:
+    """A line on standard error, from a signal handler: the signal may have come in the middle of another line."""
+    from daramjwee.cli.render import tell
+
+    try:
+        tell(text)
+    except RuntimeError:  # "reentrant call": past the buffer, then
+        with suppress(OSError):
+            os.write(2, f"\n{text}\n".encode())
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Where `daramjwee get -o` writes: a file that appears when it is complete, or a stream that takes bytes as they come.
 
 Invariant: a regular file at the path is either what was there before or all of the new bytes; a run that fails or is
-interrupted leaves nothing beside it.
+interrupted leaves nothing beside it. What is wrong with the path is said before a byte is asked for.
 Threads: one.
 Design: docs/cli.md
 """
@@ -13,8 +13,10 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
+from daramjwee.cli.options import folder_problem
+from daramjwee.cli.render import is_terminal
 from daramjwee.errors import ConfigError, Problem
 
 STDOUT = "-"
@@ -27,53 +29,88 @@ def replacing(path: str) -> Iterator[Any]:
     "-" is standard output. A device or a pipe is written to as it is.
     """
     if path == STDOUT:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _standard_output() as file:
+            yield file
+        return
+    mode = _mode_of(path)
+    if mode is not None and not stat.S_ISREG(mode):
+        # By the name that was given: what /dev/stdout leads to may have none of its own.
+        with _opened(path, path, os.O_WRONLY) as device, _naming(path):
+            yield device
         return
     # A link stays a link: what it points to is replaced.
-    real = os.path.realpath(path)
-    mode = _mode_of(real, path)
+    with _temporary(path, os.path.realpath(path), mode) as file:
+        yield file
+
+
+@contextmanager
+def _standard_output() -> Iterator[Any]:
+    if sys.stdout is None:
+        _refuse(STDOUT, "standard output is closed; name a file")
+    if is_terminal(sys.stdout):
+        _refuse(STDOUT, "bytes would upset the terminal; pipe them on, name a file, or say -o /dev/stdout to see them")
+    with _naming("standard output"):
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+
+
+def _refuse(path: str, mend: str) -> NoReturn:
+    raise ConfigError([Problem("--output", path, mend)], subject="get")
+
+
+@contextmanager
+def _naming(shown: str) -> Iterator[None]:
+    """An error of the system names the file: a write does not know its own, a rename names one nobody asked for."""
     try:
-        if mode is not None and not stat.S_ISREG(mode):
-            with open(real, "wb", buffering=0) as device:
-                yield device
-            return
-        with _temporary(real, None if mode is None else stat.S_IMODE(mode)) as (name, file):
-            yield file
-            file.close()
-            os.replace(name, real)
+        yield
     except OSError as error:
         if error.filename is None or error.filename2 is not None:
-            # A write does not know its file, and a rename names one that nobody asked for.
-            error.filename, error.filename2 = path, None
+            error.filename, error.filename2 = shown, None
         raise
 
 
-def _mode_of(real: str, path: str) -> int | None:
+def _mode_of(path: str) -> int | None:
+    """The mode of what is at `path`, None when there is nothing yet. Refuses what cannot become a file."""
+    if not path:
+        _refuse(path, "is empty; name a file, or - for standard output")
     try:
-        mode = os.stat(real).st_mode
+        mode = os.stat(path).st_mode
     except FileNotFoundError:
         mode = None
+    except OSError as error:
+        _refuse(path, f"{error.strerror}; name another file")
     if (mode is not None and stat.S_ISDIR(mode)) or path.endswith("/"):
-        raise ConfigError([Problem("--output", path, "is a folder; name a file in it")], subject="get")
+        _refuse(path, "is a folder; name a file in it")
     return mode
 
 
 @contextmanager
-def _temporary(real: str, mode: int | None) -> Iterator[tuple[str, Any]]:
-    """A new file in the folder of `real`, gone at the end unless it was renamed. A new file has the usual mode; one
-    that replaces another has its mode."""
+def _temporary(path: str, real: str, mode: int | None) -> Iterator[Any]:
+    """A new file in the folder of `real`, put there at the end, or gone. A new file has the usual mode; one that
+    replaces another has its mode."""
     folder, name = os.path.split(real)
+    problem = folder_problem(folder if os.path.islink(path) else os.path.dirname(path))
+    if problem is not None:
+        _refuse(path, problem)
     # Cut to leave room: a name may have 255 bytes, and one character may take 4 of them.
     temporary = os.path.join(folder, f".{name[:40]}.{os.urandom(6).hex()}.part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with open(descriptor, "wb", buffering=0) as file:
+        with _opened(path, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file, _naming(path):
             if mode is not None:
-                os.fchmod(descriptor, mode)
-            yield temporary, file
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            yield file
+            file.close()
+            os.replace(temporary, real)
     finally:
         try:
             os.unlink(temporary)
         except FileNotFoundError:
-            pass  # renamed: it is the result now
+            pass  # renamed: it is the result now, or it was never made
+
+
+def _opened(path: str, real: str, flags: int) -> Any:
+    """`real` open for writing; where that is refused, `path` is to blame."""
+    try:
+        return open(os.open(real, flags | os.O_CLOEXEC, 0o666), "wb", buffering=0)
+    except OSError as error:
+        _refuse(path, f"cannot be written ({error.strerror}); name another file")

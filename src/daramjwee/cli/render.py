@@ -19,14 +19,28 @@ from daramjwee.units import format_size
 
 
 def tell(text: str) -> None:
-    """A line for a person, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for a person, on standard error. Nobody can be told when that is closed or fails; how the command ends
+    does not depend on it."""
+    if sys.stderr is None:  # `print` would take standard output
+        return
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        _silence(sys.stderr)
+
+
+def show(text: str, end: str = "\n") -> None:
+    """A result, on standard output."""
+    try:
+        print(text, end=end)
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
-    sys.stdout.flush()
+    show(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -36,10 +50,22 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
-def silence_stdout() -> None:
-    """Nobody reads our output any more: have what is left in its buffer go nowhere, without a complaint."""
+def flush_stdout() -> None:
+    """Write what is left for standard output. Where that fails, what is left goes nowhere: the interpreter would try
+    again at its end, and complain in words of its own."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _silence(sys.stdout)
+        error.filename = "standard output"
+        raise
+
+
+def _silence(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 

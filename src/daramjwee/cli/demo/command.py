@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from daramjwee.cli.demo.record import Settings, settings_of
+from daramjwee.cli.options import expanded, folder_problem
 from daramjwee.cli.render import is_terminal, print_json
+from daramjwee.errors import ConfigError, Problem
 
 
 def demo(
@@ -25,11 +27,10 @@ def demo(
         typer.Option(
             "--folder",
             metavar="DIR",
-            help="Where to put the cache while it runs, about three times SIZE.",
-            show_default="where temporary files go",
+            help="Where to put the cache while it runs, about three times SIZE; else where temporary files go.",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON document instead.")] = False,
 ) -> int:
     """Show the main job on real input, every figure measured and checked in this run.
 
@@ -39,6 +40,11 @@ def demo(
     leaves nothing behind.
     """  # fmt: skip
     settings = settings_of(size=size, readers=readers, latency=latency, bandwidth=bandwidth)
+    if folder is not None:
+        folder = expanded(folder)
+        problem = folder_problem(folder) if folder else "is empty; name a folder"
+        if problem is not None:
+            raise ConfigError([Problem("--folder", folder, problem)], subject="demo")
     return show(settings, folder=folder, json=json)
 
 

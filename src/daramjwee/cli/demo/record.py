@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from daramjwee.cli.options import seconds_of, size_of
 from daramjwee.errors import ConfigError, Problem
-from daramjwee.units import MIB, format_size, parse_duration, parse_size
+from daramjwee.units import MIB
 
 # Objects above an eighth of the memory tier belong in the file tier: the big one has to be clearly one of them.
 MEMORY_TIER_BYTES = 32 * MIB
@@ -52,27 +53,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def settings_of(*, size: str, readers: int, latency: str, bandwidth: str) -> Settings:
     """Settings from what a person typed. `ConfigError` lists every problem."""
-    problems = []
-    parsed: dict[str, float] = {}
-    for field, value, parse in (
-        ("--size", size, parse_size), ("--bandwidth", bandwidth, parse_size), ("--latency", latency, parse_duration),
-    ):  # fmt: skip
-        try:
-            parsed[field] = parse(value)
-        except ValueError as error:
-            problems.append(Problem(field, value, str(error)))
-    if parsed.get("--size", LEAST_BIG_BYTES) < LEAST_BIG_BYTES:
-        problems.append(Problem("--size", size, f"give at least {format_size(LEAST_BIG_BYTES)}"))
-    if parsed.get("--bandwidth", 1) < 1:
-        problems.append(Problem("--bandwidth", bandwidth, "give at least 1 byte a second"))
+    problems: list[Problem] = []
+    big_bytes = size_of("--size", size, problems, least=LEAST_BIG_BYTES)
+    bytes_a_second = size_of("--bandwidth", bandwidth, problems)
+    seconds = seconds_of("--latency", latency, problems)
     if not 2 <= readers <= MOST_READERS:
         problems.append(Problem("--readers", readers, f"give 2 to {MOST_READERS}"))
     if problems:
         raise ConfigError(problems, subject="demo")
-    return Settings(
-        big_bytes=int(parsed["--size"]), readers=readers, latency=parsed["--latency"],
-        bandwidth=int(parsed["--bandwidth"]),
-    )  # fmt: skip
+    return Settings(big_bytes=big_bytes, readers=readers, latency=seconds, bandwidth=bytes_a_second)
 
 
 class Check(msgspec.Struct, frozen=True):

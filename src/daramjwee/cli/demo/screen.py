@@ -147,8 +147,10 @@ class Live(Silent):
         self._console.print()
 
 
-def screen_for(out: TextIO) -> Lines | Live:
-    """What suits `out`."""
+def screen_for(out: TextIO | None) -> Silent:
+    """What suits `out`, which may have been closed."""
+    if out is None:
+        return Silent()
     return Live(out) if is_terminal(out) else Lines(out)
 
 

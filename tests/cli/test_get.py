@@ -100,7 +100,7 @@ def test_an_interrupted_get_leaves_nothing_and_does_not_wait_for_the_origin(
     process.send_signal(number)
     assert process.stderr.readline().startswith(b"interrupted")
     _, errors = process.communicate(timeout=10)  # the origin's own patience is three times that
-    assert (process.returncode, errors) == (status, b"")
+    assert (process.returncode, errors.decode()) == (status, "")
     assert os.listdir(out.parent) == []
     assert [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= 10_000] == []
 

@@ -22,7 +22,7 @@ import daramjwee
 from daramjwee.cli.bench import bench
 from daramjwee.cli.demo.command import demo
 from daramjwee.cli.get import get
-from daramjwee.cli.main import INTERRUPTED_STATUS
+from daramjwee.cli.main import status_of
 from daramjwee.cli.render import flush_stdout, printable, show, tell
 from daramjwee.errors import DaramjweeError
 
@@ -120,8 +120,8 @@ def _guarded(command: Callable[..., int | None]) -> Callable[..., None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         try:
             status = command(*args, **kwargs) or 0
-        except KeyboardInterrupt:  # the handler of the signal has said so
-            status = INTERRUPTED_STATUS
+        except KeyboardInterrupt as error:  # the handler of the signal has said so
+            status = status_of(error)
         except BrokenPipeError:
             status = BROKEN_PIPE_STATUS
         except DaramjweeError as error:
@@ -164,8 +164,8 @@ def start(arguments: Sequence[str]) -> int:
             status = UNEXPECTED_STATUS
             _report(error, f"standard output: {error.strerror or error}")
         flush_stdout()
-    except KeyboardInterrupt:
-        return INTERRUPTED_STATUS
+    except KeyboardInterrupt as error:
+        return status_of(error)
     except BrokenPipeError:
         return status or BROKEN_PIPE_STATUS
     except OSError as error:

@@ -26,6 +26,16 @@ INTERRUPTED_STATUS = 128 + signal.SIGINT
 SAME_SIGNAL_SECONDS = 2.0
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal wants the command to end. Its argument is the exit status. One kind for all signals: whatever is careful
+    about a Ctrl-C in its midst is so about a plain kill, too."""
+
+
+def status_of(error: KeyboardInterrupt) -> int:
+    """What to exit with."""
+    return error.args[0] if isinstance(error, Interrupted) else INTERRUPTED_STATUS
+
+
 def run() -> NoReturn:
     """Run the command that `sys.argv` names, and exit with its status."""
     import importlib.util
@@ -39,8 +49,8 @@ def run() -> NoReturn:
 
         _end_on_signals()
         from daramjwee.cli.app import start
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED_STATUS)
+    except KeyboardInterrupt as error:
+        sys.exit(status_of(error))
     sys.exit(start(sys.argv[1:]))
 
 
@@ -53,11 +63,8 @@ def _end_on_signals() -> None:
         if monotonic() - asked_at < SAME_SIGNAL_SECONDS:
             return
         asked_at = monotonic()
-        if number == signal.SIGINT:
-            _say("interrupted")
-            raise KeyboardInterrupt
-        _say(f"interrupted ({signal.Signals(number).name})")
-        raise SystemExit(128 + number)
+        _say("interrupted" if number == signal.SIGINT else f"interrupted ({signal.Signals(number).name})")
+        raise Interrupted(128 + number)
 
     for name, usual in (
         ("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL),

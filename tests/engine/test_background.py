@@ -89,3 +89,27 @@ def test_a_closed_pool_takes_nothing_and_says_what_still_runs() -> None:
     assert not workers.submit(job)
     go.set()
     assert workers.close(30)
+
+
+@pytest.mark.parametrize(("error", "raised"), [(RuntimeError("no more threads"), False), (KeyboardInterrupt(), True)])
+def test_a_thread_that_cannot_start_takes_no_place(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, raised: bool
+) -> None:
+    """The job is refused (or the interrupt passed on), and the next one finds the pool as it was."""
+    workers = Workers("test", limit=1, queue=1)
+
+    def start(thread: threading.Thread) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        if raised:
+            with pytest.raises(KeyboardInterrupt):
+                workers.submit(print)
+        else:
+            assert not workers.submit(print)
+    assert workers.busy == 0
+    ran = threading.Event()
+    assert workers.submit(ran.set)
+    assert ran.wait(30)
+    assert workers.close(30)

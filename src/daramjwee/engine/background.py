@@ -51,23 +51,24 @@ class Workers:
             elif can_start:
                 thread = threading.Thread(target=self._work, name=f"daramjwee-{self._name}", daemon=True)
                 self._threads.add(thread)
-        if thread is not None:
-            try:
-                thread.start()
-            except KeyboardInterrupt:
-                with self._lock:
-                    if thread.ident is None:  # or nobody could join it, and its place would be lost
-                        self._threads.discard(thread)
-                        if job in self._jobs:
-                            self._jobs.remove(job)
-                raise
-            except RuntimeError as error:  # no more threads to be had, or the interpreter is ending
-                logger.warning("cannot start a thread: %s", error)
-                with self._lock:
+        return thread is None or self._start(thread, job)
+
+    def _start(self, thread: threading.Thread, job: Callable[[], object]) -> bool:
+        """Start a thread for a job that is in the queue. False: there is none to be had, and nobody else to take it."""
+        try:
+            thread.start()
+        except BaseException as error:
+            scarce = isinstance(error, RuntimeError)  # no more threads to be had, or the interpreter is ending
+            with self._lock:
+                if thread.ident is None:  # or nobody could join it, and its place would be lost
                     self._threads.discard(thread)
-                    if job in self._jobs and not self._threads:
-                        self._jobs.remove(job)
-                        return False
+                refused = job in self._jobs and (not scarce or not self._threads)
+                if refused:
+                    self._jobs.remove(job)
+            if not scarce:
+                raise
+            logger.warning("cannot start a thread: %s", error)
+            return not refused
         return True
 
     @property

@@ -301,8 +301,8 @@ class Engine:
                         self.counters.bypassed += 1
                         return Status.BYPASS  # no tier has room for it
                     return Status.MISS
-            except KeyboardInterrupt:
-                self.flights.abandon(ask.key)
+            except BaseException:
+                self.flights.abandon(ask.key)  # if it was interrupted before it began
                 raise
             finally:
                 if reader is not None:

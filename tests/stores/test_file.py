@@ -495,3 +495,23 @@ def test_errno_reaches_the_person(make, recorder, tier):
         store.stage("k", Metadata(size=10))
     assert caught.value.__cause__.errno == errno.EROFS
     assert recorder.kinds() == ["write_failed"] and store.usage().stagings == 0 and store.usage().bytes == 0
+
+
+def test_descriptors_of_verified_bodies_are_kept_within_a_bound_and_let_go(tmp_path, monkeypatch):
+    """At most so many stay open, the most recent ones; a deleted or replaced entry keeps none, nor its disk space."""
+    monkeypatch.setattr("daramjwee.stores.file.store.KEPT_DESCRIPTORS", 4)
+    with FileStore(tmp_path, capacity="1MiB") as store:
+        for number in range(10):
+            put(store, f"k{number}", pattern(1000))
+            for _ in range(2):
+                assert fetch(store, f"k{number}") == pattern(1000)
+        kept = [record.key for record in store._kept]
+        assert kept == ["k6", "k7", "k8", "k9"]
+        assert [key for key, record in store._shelf.table.items() if record.file is not None] == kept
+        (tmp_path / "objects" / store._shelf.table["k9"].body).write_bytes(pattern(1000))
+        for _ in range(2):
+            assert fetch(store, "k9") == pattern(1000)
+        assert [record.key for record in store._kept].count("k9") == 1
+        store.delete("k8")
+        put(store, "k7", b"new")
+        assert [record.key for record in store._kept] == ["k6", "k9"]

@@ -105,7 +105,7 @@ class Engine:
             entry.close()
             return None
         self.counters.hot += 1
-        return CacheStream(entry, key, _HIT, metadata, owner=self, fetch=fetch, opened_at=opened_at)
+        return CacheStream(entry, key, _HIT, metadata, self, fetch, opened_at)
 
     def arm(self, hot: HotEntry) -> None:
         """Judge an entry that `get` may find by one dict look-up, and let it be given so as long as it is fresh."""

@@ -92,12 +92,11 @@ class CacheStream(io.BufferedIOBase):
     with `with`: a stream that is lost unclosed is a `ResourceWarning` naming the place that opened it.
     """
 
-    # What most streams never set: an attribute of the class costs nothing to make.
-    _stop: int | None = None
-    _progress: Callable[[int, int | None], object] | None = None
-    _located: Entry | None = None
-    _given = False
-    _mends = 0
+    # Slots, though the base has a dict: filling that took longer than all else an open of a warm file does in Python.
+    __slots__ = (
+        "_direct", "_fetch", "_forks", "_given", "_key", "_located", "_mends", "_opened_at", "_owner", "_pos", "_progress",
+        "_readinto_at", "_source", "_start", "_stop", "metadata", "status",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -105,7 +104,6 @@ class CacheStream(io.BufferedIOBase):
         key: str,
         status: Status,
         metadata: Metadata,
-        *,
         owner: Owner,
         fetch: Fetcher | None = None,
         opened_at: tuple[str, int] | None = None,
@@ -124,11 +122,12 @@ class CacheStream(io.BufferedIOBase):
         self._fetch = fetch
         self._opened_at = opened_at
         self._start = self._pos = start
+        self._stop = stop
+        self._progress = progress
         self._forks = forks.count
-        if stop is not None:
-            self._stop = stop
-        if progress is not None:
-            self._progress = progress
+        self._located: Entry | None = None
+        self._given = False
+        self._mends = 0
 
     # -- what it is --------------------------------------------------------------------------------------
 

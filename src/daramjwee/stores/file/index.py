@@ -57,7 +57,7 @@ class FileIndex:
         # What was garbage collected without an end; finalizers only append here.
         self.lost: deque[tuple[str | None, int, int]] = deque()
         self.lost_pins: deque[FileRecord] = deque()
-        self._kept: deque[FileRecord] = deque()  # with an open descriptor, longest first
+        self._kept: dict[FileRecord, None] = {}  # those with an open descriptor, longest first
         self.lock = threading.Lock()
         self.bad_records = 0  # metadata files that the start found damaged
         self._changed = threading.Condition(self.lock)
@@ -183,7 +183,7 @@ class FileIndex:
                 if record is not None:
                     self._shelf.drop_locked(record)
                     record.gone = True
-                    record.file = None  # or its bytes stay on the disk
+                    self._let_file_go_locked(record)
                     paths.append(self._disk.meta_path(record.digest, record.generation))
                     if not record.pins:
                         paths.append(self._prefix + record.body)
@@ -306,10 +306,14 @@ class FileIndex:
             if self._disk.link_meta(meta, record.digest, next(self._fills)):
                 return
 
+    def _let_file_go_locked(self, record: FileRecord) -> None:
+        record.file = None  # or its bytes stay on the disk
+        self._kept.pop(record, None)
+
     def _leave_locked(self, records: list[FileRecord]) -> None:
         for record in records:
             record.gone = True
-            record.file = None  # or its bytes stay on the disk
+            self._let_file_go_locked(record)
             self._leaving[record.key] = self._leaving.get(record.key, 0) + 1
 
     def _remove(self, records: list[FileRecord]) -> None:

@@ -249,10 +249,12 @@ class FileStore(FileIndex):
             if record.gone or record.file is not None or self.closed:
                 return
             record.file = file
-            self._kept.append(record)
-            oldest = self._kept.popleft() if len(self._kept) > KEPT_DESCRIPTORS else None
-        if oldest is not None:
-            oldest.file = None
+            self._kept.pop(record, None)  # it may stand there with a file that was changed
+            self._kept[record] = None
+            if len(self._kept) > KEPT_DESCRIPTORS:
+                oldest = next(iter(self._kept))
+                del self._kept[oldest]
+                oldest.file = None
 
     def close(self) -> None:
         with self.lock:

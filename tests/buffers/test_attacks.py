@@ -13,7 +13,9 @@ from daramjwee.errors import DaramjweeError
 WATCHED = """
 import sys
 def watch(frame, event, argument):
-    frame.f_locals
+    # Ours only: Python 3.12's own modules do not all bear it.
+    if "daramjwee" in frame.f_code.co_filename:
+        frame.f_locals
     return watch
 sys.settrace(watch)
 from daramjwee.buffers import BufferPool

@@ -14,18 +14,27 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overlo
 import msgspec
 
 from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger
+from daramjwee.engine.arguments import (
+    check_arguments,
+    check_duration,
+    check_fetch,
+    check_freshness,
+    check_offset,
+    check_orphan,
+    check_size,
+)
 from daramjwee.engine.counters import CacheStats
 from daramjwee.engine.execute import Engine
 from daramjwee.engine.fetch import Ask
 from daramjwee.engine.lifecycle import Drain, close_engine
 from daramjwee.engine.write import CacheWriter, put
-from daramjwee.errors import CacheMiss, ConfigError, CorruptEntry, LimitExceeded, NotFound, Problem, shorten
+from daramjwee.errors import CacheMiss, CorruptEntry, LimitExceeded, NotFound, shorten
 from daramjwee.fills.body import metadata_of, result_of
 from daramjwee.fills.stream import STEP_BYTES, CacheStream
 from daramjwee.model import SYSTEM_CLOCK, Body, Clock, Fetcher, FetchResult, Freshness, Status, check_key
 from daramjwee.stores.memory import MemoryStore
 from daramjwee.stores.protocol import Store
-from daramjwee.units import MIB, Duration, Size, format_size, parse_duration, parse_size
+from daramjwee.units import Duration, Size, format_size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,9 +54,7 @@ class _Raise:
 
 _Default = TypeVar("_Default")
 _RAISE: Final[Any] = _Raise()
-LEAST_MEMORY = 4 * MIB
 MOST_GET = "64MiB"
-FRESHNESS_MEND = 'must be a Freshness, such as Freshness(fresh="5m")'
 
 
 class Cache:
@@ -74,7 +81,7 @@ class Cache:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         freshness = Freshness() if freshness is None else freshness
-        limit = _check_arguments(tiers, origin, freshness, buffers, memory_limit, workers)
+        limit = check_arguments(tiers, origin, freshness, buffers, memory_limit, workers)
         ledger = MemoryLedger(limit)
         self._owns_pool = not isinstance(buffers, BufferPool)
         if isinstance(buffers, BufferPool):
@@ -117,7 +124,7 @@ class Cache:
         engine = self._engine
         if type(key) is not str or not key.isascii() or not 0 < len(key) < 1024:
             check_key(key)
-        fetch = engine.origin if fetch is None else _check_fetch(fetch)
+        fetch = engine.origin if fetch is None else check_fetch(fetch)
         frame = sys._getframe(1)
         opened_at = (frame.f_code.co_filename, frame.f_lineno)
         if start == 0 and stop is None and freshness is None and progress is None and timeout is None:
@@ -125,16 +132,16 @@ class Cache:
             if stream is not None:
                 return stream
         if freshness is not None:
-            _check_freshness(freshness)
+            check_freshness(freshness)
         return engine.open(
             Ask(
                 key,
                 fetch,
                 engine.freshness if freshness is None else freshness,
-                _check_offset("start", start),
-                stop if stop is None else _check_offset("stop", stop),
-                None if timeout is None else _check_duration("timeout", timeout),
-                True if on_orphan is None else _check_orphan(on_orphan),
+                check_offset("start", start),
+                stop if stop is None else check_offset("stop", stop),
+                None if timeout is None else check_duration("timeout", timeout),
+                True if on_orphan is None else check_orphan(on_orphan),
                 progress=progress,
                 opened_at=opened_at,
             )
@@ -163,7 +170,7 @@ class Cache:
         return self._get(key, fetch, default, max_bytes)
 
     def _get(self, key: str, fetch: Fetcher | None, default: Any, max_bytes: Size) -> Any:
-        limit = _check_size("max_bytes", max_bytes)
+        limit = check_size("max_bytes", max_bytes)
         hot = self._hot(check_key(key))
         if hot is not None:
             self._engine.arm(hot)
@@ -256,10 +263,10 @@ class Cache:
         get what is there. Raises as `open`.
         """
         engine = self._engine
-        fetcher = engine.origin if fetch is None else _check_fetch(fetch, "refresh")
+        fetcher = engine.origin if fetch is None else check_fetch(fetch, "refresh")
         if fetcher is None:
             raise CacheMiss(check_key(key), "refresh needs fetch=, or an origin of the Cache")
-        seconds = None if timeout is None else _check_duration("timeout", timeout, "refresh")
+        seconds = None if timeout is None else check_duration("timeout", timeout, "refresh")
         return engine.refresh(Ask(check_key(key), fetcher, engine.freshness, timeout=seconds))
 
     # -- asking ------------------------------------------------------------------------------------------
@@ -336,50 +343,6 @@ def _nothing_hot(key: str) -> None:
     """No tier that could answer at once."""
 
 
-def _check_arguments(
-    tiers: tuple[Store, ...], origin: object, freshness: object, buffers: object, memory_limit: Size, workers: object
-) -> int:
-    """Every problem of a constructor's arguments at once; the memory limit in bytes."""
-    problems = _check_tiers(tiers)
-    limit = 0
-    if origin is not None and not callable(origin):
-        problems.append(Problem("origin", origin, "must be callable with a FetchRequest, or None"))
-    if not isinstance(freshness, Freshness):
-        problems.append(Problem("freshness", freshness, FRESHNESS_MEND))
-    if buffers is not None and not isinstance(buffers, BufferPool | BufferPoolConfig):
-        problems.append(Problem("buffers", buffers, "must be a BufferPoolConfig, a BufferPool, or None"))
-    if type(workers) is not int or not 1 <= workers <= 1024:
-        problems.append(Problem("workers", workers, "must be an int from 1 to 1024"))
-    try:
-        limit = parse_size(memory_limit)
-    except ValueError as error:
-        problems.append(Problem("memory_limit", memory_limit, str(error)))
-    else:
-        if limit < LEAST_MEMORY:
-            mend = f"must be at least {format_size(LEAST_MEMORY)}, or buffers have no room to move bytes"
-            problems.append(Problem("memory_limit", memory_limit, mend))
-    if problems:
-        raise ConfigError(problems, subject="Cache")
-    return limit
-
-
-def _check_tiers(tiers: tuple[Store, ...]) -> list[Problem]:
-    problems = []
-    if not tiers:
-        problems.append(Problem("tiers", (), 'give at least one store, such as MemoryStore("256MiB")'))
-    for index, store in enumerate(tiers):
-        missing = [name for name in ("open", "stage", "delete", "stat", "keys", "close") if not hasattr(store, name)]
-        if missing:
-            problems.append(Problem(f"tiers[{index}]", store, f"is no Store: it has no {', '.join(missing)}"))
-        elif getattr(store, "closed", False) is True:
-            problems.append(Problem(f"tiers[{index}]", store, "was closed: make a new one"))
-        elif getattr(store, "in_use", False) is True:
-            problems.append(Problem(f"tiers[{index}]", store, "is a tier of another cache: give each cache its own"))
-    if len({id(store) for store in tiers}) != len(tiers):
-        problems.append(Problem("tiers", tiers, "name each store once"))
-    return problems
-
-
 def _mark_in_use(tiers: tuple[Store, ...]) -> None:
     """Tell the stores that want to know; last of all, so that a construction that failed leaves them free."""
     store: Any
@@ -397,40 +360,3 @@ def _compare_limits(tiers: tuple[Store, ...], limit: int) -> None:
             format_size(room),
             format_size(limit),
         )
-
-
-def _check_fetch(fetch: Fetcher, subject: str = "open") -> Fetcher:
-    if not callable(fetch):
-        raise ConfigError([Problem("fetch", fetch, "must be callable with a FetchRequest, or None")], subject=subject)
-    return fetch
-
-
-def _check_offset(field: str, value: int) -> int:
-    if type(value) is not int or value < 0:
-        raise ConfigError([Problem(field, value, "must be a byte offset, an int of 0 or more")], subject="open")
-    return value
-
-
-def _check_size(field: str, value: Size) -> int:
-    try:
-        return parse_size(value)
-    except ValueError as error:
-        raise ConfigError([Problem(field, value, str(error))], subject="get") from None
-
-
-def _check_freshness(value: object) -> None:
-    if not isinstance(value, Freshness):
-        raise ConfigError([Problem("freshness", value, FRESHNESS_MEND)], subject="open")
-
-
-def _check_duration(field: str, value: Duration, subject: str = "open") -> float:
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise ConfigError([Problem(field, value, str(error))], subject=subject) from None
-
-
-def _check_orphan(value: str) -> bool:
-    if value not in ("finish", "abort"):
-        raise ConfigError([Problem("on_orphan", value, 'must be "finish" or "abort"')], subject="open")
-    return value == "finish"

@@ -28,8 +28,8 @@ def _count_in_slot() -> int:
         __slots__ = ("array",)
 
     holder = Holder()
-    holder.array = object()  # type: ignore[attr-defined]
-    return getrefcount(holder.array)  # type: ignore[attr-defined]
+    holder.array = object()  # type: ignore[attr-defined]  # a slot, which mypy does not see here
+    return getrefcount(holder.array)  # type: ignore[attr-defined]  # as above
 
 
 # `getrefcount(chunk.array)` when only the chunk refers to it: its slot, and what the call itself holds. Found out,

@@ -41,13 +41,13 @@ class _Plain:
     """Help that shows no type beside a flag, and names an argument as everybody does."""
 
     def get_help_option(self, ctx: Any) -> Any:
-        option = super().get_help_option(ctx)  # type: ignore[misc]
+        option = super().get_help_option(ctx)  # type: ignore[misc]  # a mixin: its base is typer's
         if option is not None:
             option.metavar = ""
         return option
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]  # as above
 
 
 class _Command(_Plain, TyperCommand):

@@ -187,11 +187,6 @@ class FlightKernel:
         if slowest > self.tail:
             self.tail = min(slowest, self.head)
 
-    @property
-    def spool_needed(self) -> bool:
-        """Whether bytes in the staging may still be asked for by a reader that is attached, or joins."""
-        return self.spooled is None or self.tail < self.spooled
-
     def detach_slowest(self) -> tuple[int, ...]:
         """Detach readers that keep a full window from moving while others wait at its head; they are told."""
         if not self.window_full or len(self.readers) < 2:

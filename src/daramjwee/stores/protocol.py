@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from daramjwee.buffers.ledger import MemoryLedger
-    from daramjwee.model import Clock, Metadata, Observer
+    from daramjwee.model import Metadata
 
 
 class Usage(NamedTuple):
@@ -147,9 +146,3 @@ class Store(Protocol):
     def close(self) -> None:
         """Release everything; open entries and stagings end. Later calls raise `Closed`."""
         ...
-
-
-class Attachable(Protocol):
-    """A store that takes part in a cache's memory limit, counters and clock."""
-
-    def attach(self, *, ledger: MemoryLedger, observer: Observer, clock: Clock) -> None: ...

@@ -456,7 +456,7 @@ class StoreSuite:
                 at += got
                 if not got:
                     with grown:
-                        assert grown.wait_for(lambda: staging.written > at or over.is_set(), timeout=30)  # noqa: B023
+                        assert grown.wait_for(lambda: staging.written > at or over.is_set(), timeout=30)  # noqa: B023 - called before `at` moves on
             return bytes(out)
 
         with ThreadPoolExecutor(6) as pool:

@@ -127,7 +127,8 @@ class Cache:
         fetch = engine.origin if fetch is None else check_fetch(fetch)
         frame = sys._getframe(1)
         opened_at = (frame.f_code.co_filename, frame.f_lineno)
-        if start == 0 and stop is None and freshness is None and progress is None and timeout is None:
+        plain = start == 0 and stop is None and freshness is None and progress is None and timeout is None
+        if plain and on_orphan is None:
             stream = engine.open_fresh(key, fetch, opened_at)
             if stream is not None:
                 return stream

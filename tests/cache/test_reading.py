@@ -408,6 +408,9 @@ def test_bad_arguments_are_named(cache: Cache, origin: ScriptedOrigin, arguments
     with pytest.raises(ConfigError, match=next(iter(arguments))):
         cache.open("k", **arguments)  # type: ignore[arg-type]
     assert origin.fetches() == 0
+    cache.set("k", b"there")
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        cache.open("k", **arguments)  # type: ignore[arg-type]  # a hit is no reason to let it pass
 
 
 def test_what_refresh_refuses_is_said_of_refresh(cache: Cache, origin: ScriptedOrigin) -> None:

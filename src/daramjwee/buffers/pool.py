@@ -20,6 +20,7 @@ from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import Copy, CopyResult, run_copy
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
+from daramjwee.buffers.pressure import EFFECTS, NORMAL
 from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from daramjwee.buffers.arenas import Chunk
+    from daramjwee.buffers.gate import Priority, Slot
+    from daramjwee.buffers.pressure import PressureLevel
     from daramjwee.buffers.tee import ChunkedTeeReader
 
 # The place of a lease is recorded when none of these bits is set in the uses of its chunk, and when the chunk is new:
@@ -58,6 +61,7 @@ class BufferPool:
         self._config = config
         self._ledger = MemoryLedger(config.max_pool_bytes) if ledger is None else ledger
         self._clock = clock
+        self._pressure: PressureLevel = NORMAL
         self._tally = CopyTally()
         self._tally_lock = threading.Lock()
         self._base = BufferPoolStats()
@@ -86,12 +90,19 @@ class BufferPool:
 
     # -- memory ------------------------------------------------------------------------------------------
 
-    def acquire(self, size: Size | None = None, *, timeout: Duration | None = None) -> Lease:
+    def acquire(
+        self, size: Size | None = None, *, timeout: Duration | None = None, priority: Priority | None = None
+    ) -> Lease:
         """A lease of exactly `size` bytes (None: `default_buffer_size`), waiting at most `timeout` (None:
-        `acquire_timeout`) for memory.
+        `acquire_timeout`) for memory. On this pool `priority` has no effect: who waits is served first come, first
+        served.
 
         Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
         """
+        return self.lend(size, timeout=timeout)
+
+    def lend(self, size: Size | None = None, *, timeout: Duration | None = None) -> Lease:
+        """As `acquire`, and never held back by a gate: what copies, tees and fills use, which passed it before."""
         if timeout is not None:
             timeout = parse_timeout(timeout, "BufferPool.acquire")
         if type(size) is int and 0 <= size <= self._largest and not self._chunks.alert:
@@ -111,7 +122,7 @@ class BufferPool:
         return self._acquire_slowly(size, timeout)
 
     def _acquire_slowly(self, size: Size | None, timeout: float | None) -> Lease:
-        count = self._config.default_buffer_size if size is None else _parse_count(size, "size", "acquire")
+        count = self._config.default_buffer_size if size is None else parse_count(size, "size", "acquire")
         return self._lease(count, timeout, private=False)
 
     def acquire_private(self, size: int, timeout: float) -> Lease:
@@ -125,6 +136,20 @@ class BufferPool:
         if not uses & self._unrecorded or (uses == 1 and self._unrecorded > 0):
             _record_place(chunk)
         return Lease(chunk, count)
+
+    def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
+        """The place of a copy of `size` bytes (None: unknown) that will lease `need`; None where there is no gate."""
+        return None
+
+    @property
+    def pressure(self) -> PressureLevel:
+        """The level of memory pressure that was noted last."""
+        return self._pressure
+
+    def relieve(self, level: PressureLevel) -> int:
+        """Note the level of memory pressure; where it asks for that, give idle memory back at once. Bytes given back."""
+        self._pressure = level
+        return 0 if EFFECTS[level].keeps_idle else self._chunks.reclaim(self._config.max_pool_bytes)
 
     def maintain(self) -> int:
         """Give memory back to the system that nobody has used for `max_idle_age`; bytes given back."""
@@ -143,6 +168,7 @@ class BufferPool:
         *,
         limit: Size | None = None,
         timeout: Duration | None = None,
+        priority: Priority | None = None,
         progress: Callable[[int, int | None], object] | None = None,
         cancel: Callable[[], object] | None = None,
     ) -> CopyResult:
@@ -150,6 +176,7 @@ class BufferPool:
         the end of `src`, or `limit` bytes.
 
         `size`: what the caller expects; it only chooses how. `timeout`: how long to wait for memory.
+        `priority` has no effect on this pool.
         `progress(bytes so far, size)` is called after each piece; `cancel()` before each, a true answer ends the
         copy there and the result says how far it came. The kernel copies where both ends are plain files, or a
         plain file and a plain socket. What `src` and `dst` raise passes through; an endpoint that would block
@@ -159,8 +186,8 @@ class BufferPool:
             raise closed_error()
         began = perf_counter()
         run = Copy(
-            None if size is None else _parse_count(size, "size", "copy"),
-            None if limit is None else _parse_count(limit, "limit", "copy"),
+            None if size is None else parse_count(size, "size", "copy"),
+            None if limit is None else parse_count(limit, "limit", "copy"),
             progress,
             getattr(cancel, "is_set", cancel),
         )
@@ -177,7 +204,7 @@ class BufferPool:
         `on_sink_error`: "raise" to the reader, or "drop" the sink and read on."""
         from daramjwee.buffers.tee import ChunkedTeeReader
 
-        expected = None if size is None else _parse_count(size, "size", "tee")
+        expected = None if size is None else parse_count(size, "size", "tee")
         return ChunkedTeeReader(src, sink, self, expected, on_sink_error=on_sink_error)
 
     # -- what it did -------------------------------------------------------------------------------------
@@ -232,7 +259,8 @@ class BufferPool:
         )
 
 
-def _parse_count(value: Any, field: str, call: str) -> int:
+def parse_count(value: Any, field: str, call: str) -> int:
+    """Bytes given to the call `BufferPool.<call>` as `field`, or `ConfigError`."""
     if type(value) is int and value >= 0:
         return value
     try:

@@ -113,57 +113,75 @@ def select_strategy(
 
     `src`, `dst`: what its ends can do. `pressure`: how short memory is. `clones`: whether a file's bytes can be
     shared with the other file instead of copied. `most`: how much memory may ever be leased at once (None: as much as
-    `max_pool_bytes`). A strategy or chunk size in `config` is obeyed from `large_object_threshold` up and for unknown
-    sizes; where it cannot serve, `Decision.fallback` is true and the reason says why.
+    `max_pool_bytes`). A `chunk_size` in `config` is obeyed always, a strategy from `large_object_threshold` up and for
+    unknown sizes; where one cannot serve, `Decision.fallback` is true and the reason says why.
     """
     if most is None:
         most = config.max_pool_bytes
-    chunk = config.chunk_size
-    fallback = False
+    given = chunk = config.chunk_size
     if chunk is None:
         chunk = config.default_buffer_size
         if size is not None and size >= LARGE_CHUNK_FROM and (dst is SOCKET or src is SOCKET):
-            large = config.max_buffer_size
-            large = LARGE_CHUNK_BYTES if large > LARGE_CHUNK_BYTES else large
-            chunk = large if large > chunk else chunk
+            chunk = _for_sockets(chunk, config.max_buffer_size)
         if pressure is not NORMAL:
-            bound = EFFECTS[pressure].most_chunk
-            if bound is not None and chunk > bound:
-                chunk = max(bound, config.min_buffer_size)
-        if chunk > most:
-            chunk = most
-    elif chunk > most:
+            chunk = _under_pressure(chunk, config, pressure)
+    cut = chunk > most
+    if cut:
         chunk = most
-        fallback = True
-    if not config.enabled:
-        return _decision(DIRECT, chunk, "the pool is disabled", False)
-    wanted = ADAPTIVE
-    if size is None or size >= config.large_object_threshold:
-        wanted = config.large_object_strategy
-    if wanted is ADAPTIVE:
-        if src is MEMORY:
-            return _decision(DIRECT, chunk, "the source shares its own memory", fallback)
-        if src is FILE or src is PIPE or dst is PIPE:
-            reason = _kernel_reason(size, src, dst, pressure, clones)
-            if reason is not None:
-                return _decision(DIRECT, chunk, reason, fallback)
-        if size is not None and size <= chunk:
-            return _decision(POOLED, max(size, config.min_buffer_size), "it fits into one chunk", fallback)
-        return _decision(CHUNKED, chunk, "unknown size" if size is None else "larger than one chunk", fallback)
-    if wanted is POOLED:
-        if size is None:
-            return _decision(CHUNKED, chunk, "pooled is configured, but the size is unknown", True)
-        if size > most or size > config.max_pool_bytes:
-            return _decision(CHUNKED, chunk, "pooled is configured, but the object is larger than the pool", True)
-        return _decision(POOLED, max(size, config.min_buffer_size), "configured", fallback)
-    if fallback:
-        return _decision(wanted, chunk, "configured, but the chunk is larger than memory may ever be", True)
-    return _decision(wanted, chunk, "configured", False)
+        cut = given is not None
+    if cut or config.large_object_strategy is not ADAPTIVE or not config.enabled:
+        decision = _configured(size, config, chunk, most, cut)
+        if decision is not None:
+            return decision
+    if src is MEMORY:
+        return _decision(DIRECT, chunk, "the source shares its own memory", False)
+    if src is FILE or src is PIPE or dst is PIPE:
+        reason = _kernel_reason(size, src, dst, pressure, clones)
+        if reason is not None:
+            return _new_tuple(Decision, (DIRECT, chunk, reason, False))
+    if size is None:
+        return _decision(CHUNKED, chunk, _CUT if cut else "unknown size", cut)
+    if size <= chunk:
+        least = config.min_buffer_size
+        if size < least:
+            size = min(least, chunk)
+        return _new_tuple(Decision, (POOLED, size, "it fits into one chunk", False))
+    return _new_tuple(Decision, (CHUNKED, chunk, _CUT if cut else "larger than one chunk", cut))
+
+
+_CUT = "the configured chunk is larger than memory may ever be"
 
 
 def _decision(strategy: Strategy, chunk: int, reason: str, fallback: bool) -> Decision:
     # What Decision(...) does, without its Python-level __new__: half of the time.
     return _new_tuple(Decision, (strategy, chunk, reason, fallback))
+
+
+def _for_sockets(chunk: int, largest: int) -> int:
+    if largest > LARGE_CHUNK_BYTES:
+        largest = LARGE_CHUNK_BYTES
+    return largest if largest > chunk else chunk  # noqa: FURB136 - half the time of max()
+
+
+def _under_pressure(chunk: int, config: BufferPoolConfig, pressure: PressureLevel) -> int:
+    bound = EFFECTS[pressure].most_chunk
+    return chunk if bound is None or chunk <= bound else max(bound, config.min_buffer_size)
+
+
+def _configured(size: int | None, config: BufferPoolConfig, chunk: int, most: int, cut: bool) -> Decision | None:
+    """What the configuration prescribes; None where it leaves the choice."""
+    if not config.enabled:
+        return _decision(DIRECT, chunk, _CUT if cut else "the pool is disabled", cut)
+    wanted = config.large_object_strategy
+    if wanted is ADAPTIVE or (size is not None and size < config.large_object_threshold):
+        return None
+    if wanted is POOLED:
+        if size is None:
+            return _decision(CHUNKED, chunk, "pooled is configured, but the size is unknown", True)
+        if size > most or size > config.max_pool_bytes:
+            return _decision(CHUNKED, chunk, "pooled is configured, but the object is larger than the pool", True)
+        return _decision(POOLED, min(max(size, config.min_buffer_size), most), "configured", False)
+    return _decision(wanted, chunk, _CUT if cut else "configured", cut)
 
 
 def _kernel_reason(size: int | None, src: Endpoint, dst: Endpoint, pressure: PressureLevel, clones: bool) -> str | None:
@@ -173,12 +191,21 @@ def _kernel_reason(size: int | None, src: Endpoint, dst: Endpoint, pressure: Pre
     if src is FILE:
         if dst is SOCKET:
             return "sendfile spares a copy through this process"
-        if dst is FILE:
-            # Without sharing, the kernel moves 64 KiB at a time: 16-25 % slower than a 256 KiB chunk, by measurement.
-            if clones:
-                return "the file system shares the bytes"
-            return "memory is short, the kernel needs none" if EFFECTS[pressure].kernel_first else None
-        return None
-    if src is PIPE:
-        return "splice spares a copy through this process" if dst is FILE or dst is SOCKET or dst is PIPE else None
+        if clones and dst is FILE:
+            return "the file system shares the bytes"
+    elif src is PIPE and (dst is SOCKET or dst is PIPE):
+        return "splice spares a copy through this process"
+    # Between files the kernel moves 64 KiB at a time: 16-25 % slower than a 256 KiB chunk. From a file to a pipe it
+    # gains nothing, from a pipe to a file it takes twice as long (docs/design/memory.md).
+    if pressure is not NORMAL and EFFECTS[pressure].kernel_first and kernel_serves(src, dst):
+        return "memory is short, the kernel needs none"
     return None
+
+
+def kernel_serves(src: Endpoint, dst: Endpoint) -> bool:
+    """Whether the kernel has a way from `src` to `dst`."""
+    if src is FILE:
+        return dst is FILE or dst is SOCKET or dst is PIPE
+    if src is PIPE:
+        return dst is FILE or dst is SOCKET or dst is PIPE
+    return src is SOCKET and dst is PIPE

@@ -359,7 +359,9 @@ class CacheStream(io.BufferedIOBase):
                 if done:
                     self._advance(done)
         if end is None or self._pos < end:
-            done += self._owner.pool.copy(self, dst, None if end is None else end - self._pos).bytes
+            # Past the gate: a reader goes at the pace of its fill and of its sink, and would hold a place for as long.
+            known = None if end is None else end - self._pos
+            done += self._owner.pool.copy(self, dst, known, priority=None).bytes
         elif not done:
             self._at_known_end(end)  # nothing to write, but how the fill came out is still to be said
         return done

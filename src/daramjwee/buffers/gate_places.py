@@ -1,0 +1,178 @@
+"""Places in the gate for large operations: free as a token, asked for by a waiter, taken in a slot.
+
+Invariant: a taken place is referred to by its slot alone. It comes back exactly once: by `release`, or, where its slot
+is lost or an interrupt came before there was one, by its own finalizer.
+Threads: any. Nothing here takes the gate's lock; a slot may be released in a finalizer.
+Design: docs/design/memory.md
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from daramjwee.buffers.gate_kernel import GRANTED, Ticket
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from collections import deque
+    from types import TracebackType
+    from typing import Self
+
+    from daramjwee.buffers.gate import LargeOperationGate
+    from daramjwee.buffers.gate_stats import Tally
+    from daramjwee.errors import DaramjweeError
+
+
+class AlwaysAlert:
+    """Home of places that are no tokens: what comes back is attended to at once."""
+
+    __slots__ = ("_gate",)
+    alert = True
+
+    def __init__(self, gate: LargeOperationGate) -> None:
+        self._gate = gate
+
+    def attend(self) -> None:
+        self._gate.attend()
+
+
+class Place(Ticket):
+    """A place in the gate, with its way back. Nobody but its slot refers to it while it is taken."""
+
+    __slots__ = ("back", "epoch", "gate", "home")
+
+    def __init__(
+        self,
+        gate: LargeOperationGate,
+        back: deque[Any],
+        home: LargeOperationGate | AlwaysAlert,
+        need: int,
+        penalty: int,
+    ) -> None:
+        super().__init__(need, penalty)
+        self.gate = gate
+        self.epoch = gate.epoch
+        self.back = back
+        self.home = home
+
+    def __del__(self) -> None:
+        # A taken place that nobody refers to: its slot was lost, or an interrupt came before there was one. (A free
+        # token ends together with its gate.)
+        if getattr(self, "state", None) is not GRANTED or self in self.back or self.epoch != self.gate.epoch:
+            return
+        gate = self.gate
+        gate.lost.append(self)
+        if self.home.alert:
+            gate.attend()
+        if not sys.is_finalizing():
+            warnings.warn(
+                "a slot of a LargeOperationGate was lost without release; its place was taken back: release it, best "
+                "with `with`",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+class Token(Place):
+    """A place that is handed on without a lock, with an equal share of the bytes (`need`)."""
+
+    __slots__ = ("tally",)
+
+    def __init__(self, gate: LargeOperationGate, tally: Tally) -> None:
+        super().__init__(gate, gate.free, gate, 0, 0)
+        self.tally = tally
+
+
+class Waiter(Place):
+    """A place asked of the kernel, for exactly the bytes needed; and a thread that sleeps until it is granted."""
+
+    __slots__ = ("_lock", "arrived", "error", "granted_at", "noted")
+
+    def __init__(self, gate: LargeOperationGate, need: int, penalty: int) -> None:
+        super().__init__(gate, gate.ended, gate.ended_home, need, penalty)
+        self.arrived = 0.0
+        self.granted_at = 0.0
+        self.noted = False
+        self.error: DaramjweeError | None = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def sleep(self, seconds: float) -> bool:
+        return self._lock.acquire(timeout=seconds)
+
+    def wake(self) -> None:
+        """Granted, or out of the line for `error`. Called with no lock held."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            return  # told already, before an interrupt
+
+
+class AsyncWaiter(Waiter):
+    """The same for a task of an event loop. `taken`: the task has seen the grant."""
+
+    __slots__ = ("future", "loop", "taken")
+
+    def __init__(self, gate: LargeOperationGate, need: int, penalty: int, loop: AbstractEventLoop) -> None:
+        super().__init__(gate, need, penalty)
+        self.loop = loop
+        self.future: Future[None] = loop.create_future()
+        self.taken = False
+
+    def wake(self) -> None:
+        self.gate.offered.append(self)
+        try:
+            self.loop.call_soon_threadsafe(self._tell)
+        except RuntimeError:
+            # Its loop was closed: nobody will ever take this grant, so the next in line has it.
+            self.gate.pending = True
+
+    def _tell(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Slot:
+    """A place among the large operations, until `release` or the end of a `with` block.
+
+    `release` never blocks and may come from any thread; released again, it does nothing. A slot that is lost gives its
+    place back with a `ResourceWarning`. In a forked child it does nothing.
+    """
+
+    __slots__ = ("__weakref__", "_place")
+
+    _place: Place
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the place back. Allowed more than once."""
+        try:
+            place = self._place
+            # Of two threads that release at once, exactly one gets past this line.
+            del self._place
+        except AttributeError:
+            return
+        try:
+            place.back.append(place)
+        finally:
+            # After the place is back, or a waiter that looked in between would not be told; an interrupt or not.
+            if place.home.alert:
+                place.home.attend()
+
+    @property
+    def released(self) -> bool:
+        return not hasattr(self, "_place")
+
+    def __repr__(self) -> str:
+        return f"<Slot{' released' if self.released else ''}>"

@@ -23,7 +23,7 @@ MODULES = ("daramjwee", "daramjwee.buffers", "daramjwee.stores", "daramjwee.poli
 
 STYLE = """
 :root{color-scheme:light dark} body{font:16px/1.55 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
-pre{overflow:auto;padding:.8rem;background:#8881;border-radius:6px} code{font:.9em ui-monospace,monospace}
+img{max-width:100%} pre{overflow:auto;padding:.8rem;background:#8881;border-radius:6px} code{font:.9em ui-monospace,monospace}
 table{border-collapse:collapse;display:block;overflow:auto} td,th{border:1px solid #8886;padding:.25rem .6rem}
 nav{margin-bottom:1.5rem} nav a{margin-right:.8rem} dt{margin-top:1.2rem} dd{margin-left:1.5rem;white-space:pre-wrap}
 """
@@ -141,6 +141,10 @@ def write(target: Path, pages: dict[Path, str], reference: dict[str, str]) -> No
         goal.write_text(
             frame(page.stem, relink(page, body, where), navigation(goal, where, reference, target)), "utf-8"
         )
+    for picture in sorted((ROOT / "docs").rglob("*.svg")):
+        goal = target / picture.relative_to(ROOT)
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, goal)
     for module, body in reference.items():
         goal = target / f"reference-{module}.html"
         goal.write_text(frame(module, body, navigation(goal, where, reference, target)), "utf-8")

@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from daramjwee.buffers import (
+        AdaptiveBufferPool,
         BufferPool,
         BufferPoolConfig,
         BufferPoolStats,
         ChunkedTeeReader,
         CopyResult,
+        LargeOperationGate,
         Lease,
         MemoryLedger,
+        PressureLevel,
+        Priority,
         SizeClass,
         Strategy,
+        select_strategy,
     )
     from daramjwee.cache import Cache
     from daramjwee.engine.counters import CacheStats
@@ -63,6 +68,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveBufferPool",
     "BufferPool",
     "BufferPoolConfig",
     "BufferPoolStats",
@@ -90,6 +96,7 @@ __all__ = [
     "FillAborted",
     "Freshness",
     "HttpOrigin",
+    "LargeOperationGate",
     "Lease",
     "LeaseError",
     "LimitExceeded",
@@ -100,6 +107,8 @@ __all__ = [
     "NotModified",
     "Observer",
     "Overloaded",
+    "PressureLevel",
+    "Priority",
     "SizeClass",
     "Staging",
     "Status",
@@ -108,11 +117,13 @@ __all__ = [
     "Strategy",
     "Usage",
     "__version__",
+    "select_strategy",
 ]
 
 # Where each name lives. A name is imported when it is first asked for, so that `import daramjwee` costs little and a
 # program that only wants a buffer pool never pays for a cache.
 _HOMES = {
+    "AdaptiveBufferPool": "buffers",
     "BufferPool": "buffers",
     "BufferPoolConfig": "buffers",
     "BufferPoolStats": "buffers",
@@ -140,6 +151,7 @@ _HOMES = {
     "FillAborted": "errors",
     "Freshness": "model",
     "HttpOrigin": "origins",
+    "LargeOperationGate": "buffers",
     "Lease": "buffers",
     "LeaseError": "errors",
     "LimitExceeded": "errors",
@@ -150,6 +162,8 @@ _HOMES = {
     "NotModified": "errors",
     "Observer": "model",
     "Overloaded": "errors",
+    "PressureLevel": "buffers",
+    "Priority": "buffers",
     "SizeClass": "buffers",
     "Staging": "stores.protocol",
     "Status": "model",
@@ -157,6 +171,7 @@ _HOMES = {
     "StoreError": "errors",
     "Strategy": "buffers",
     "Usage": "stores.protocol",
+    "select_strategy": "buffers",
 }
 
 # A library says nothing unless the program that uses it asks for it.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overlo
 
 import msgspec
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger
+from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger
 from daramjwee.engine.arguments import (
     check_arguments,
     check_duration,
@@ -85,9 +85,10 @@ class Cache:
         ledger = MemoryLedger(limit)
         self._owns_pool = not isinstance(buffers, BufferPool)
         if isinstance(buffers, BufferPool):
-            self.buffers = buffers
+            self.buffers: BufferPool = buffers
         else:
-            self.buffers = BufferPool(BufferPoolConfig(enabled=False) if buffers is None else buffers, ledger=ledger)
+            config = BufferPoolConfig(enabled=False) if buffers is None else buffers
+            self.buffers = AdaptiveBufferPool(config, ledger=ledger, clock=clock)
         self._engine = Engine(
             tiers, origin=origin, freshness=freshness, pool=self.buffers, ledger=ledger, workers=workers, clock=clock
         )

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from daramjwee.buffers.adaptive import AdaptiveBufferPool
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import CopyResult
+from daramjwee.buffers.gate import GateStats, LargeOperationGate, Priority
 from daramjwee.buffers.kernel_copy import send_file
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger
 from daramjwee.buffers.pool import BufferPool
+from daramjwee.buffers.pressure import PressureLevel
 from daramjwee.buffers.stats import BufferPoolStats
-from daramjwee.buffers.strategy import SizeClass, Strategy, size_class
+from daramjwee.buffers.strategy import Decision, Endpoint, SizeClass, Strategy, select_strategy, size_class
 from daramjwee.buffers.tee import ChunkedTeeReader, TeeStats
 
 __all__ = [
+    "AdaptiveBufferPool",
     "BufferPool",
     "BufferPoolConfig",
     "BufferPoolStats",
     "ChunkedTeeReader",
     "CopyResult",
+    "Decision",
+    "Endpoint",
+    "GateStats",
+    "LargeOperationGate",
     "LeakDetection",
     "Lease",
     "MemoryLedger",
+    "PressureLevel",
+    "Priority",
     "SizeClass",
     "Strategy",
     "TeeStats",
+    "select_strategy",
     "send_file",
     "size_class",
 ]

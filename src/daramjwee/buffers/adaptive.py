@@ -46,6 +46,13 @@ class GatedLease(Lease):
         super().release()
         self._slot.release()
 
+    def __del__(self) -> None:
+        # Lost: said once, for the memory. The place goes back without a lock, as everything does in a finalizer.
+        slot = getattr(self, "_slot", None)
+        if self._chunk is not None and slot is not None:
+            slot.release()
+        super().__del__()
+
 
 class AdaptiveBufferPool(BufferPool):
     """A `BufferPool` with a gate: of its large operations a bounded number runs at once, the others wait in line.

@@ -1,7 +1,8 @@
 """The tee: a reader that writes to a sink what it hands to its caller.
 
-Invariant: between calls the sink has exactly the bytes that were handed out, until it fails. The source may be ahead
-by what is left in the chunk.
+Invariant: between calls the sink has exactly the bytes that were handed out. A read that raises has handed out nothing
+and lost nothing: what it took from the source comes first in the next read, and the sink, which may have taken the
+beginning of it, is not written that beginning twice.
 Threads: one thread uses a tee at a time.
 Design: docs/design/memory.md
 """
@@ -9,14 +10,14 @@ Design: docs/design/memory.md
 from __future__ import annotations
 
 import io
-import logging
 import sys
 import warnings
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from daramjwee.buffers.copy import plan_copy
-from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, write_all, write_of
+from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_of
+from daramjwee.buffers.strategy import CHUNKED, PLAIN, READINTO, SOCKET, select_strategy
+from daramjwee.buffers.tee_sink import TeeSink, let_go
 from daramjwee.errors import Closed, ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -26,15 +27,13 @@ if TYPE_CHECKING:
     from daramjwee.buffers.lease import Lease
     from daramjwee.buffers.pool import BufferPool
 
-logger = logging.getLogger(__name__)
-
 # What a search for a line's end looks at: most lines are shorter, and every look is a copy of so much.
 PEEK_BYTES = 4096
 
 
 class TeeStats(NamedTuple):
-    """What a tee did. `bytes`: handed out; `sink_bytes`: taken by the sink; `chunks`: reads of the source;
-    `reused`: those of them into memory that had been used before; `elapsed`: seconds in the source and the sink;
+    """What a tee did. `bytes`: handed out; `sink_bytes`: taken by the sink; `chunks`: reads of the source that brought
+    bytes; `reused`: those of them into its chunk after the first; `elapsed`: seconds in the source and the sink;
     `sink_error`: what the sink failed with, if it did."""
 
     bytes: int
@@ -48,10 +47,15 @@ class TeeStats(NamedTuple):
 class ChunkedTeeReader(io.BufferedIOBase):
     """Reads `src` through one reused chunk, and writes to `sink` what it hands out, in the same call.
 
-    A failing sink: with "raise" its error is raised by the read in which it happened, and by every later one; with
-    "drop" it is written to no more, and reading goes on. A failing source: what came before is handed out first,
-    then its error is raised. `close` gives the chunk back and leaves `src` and `sink` open; what was not read is
-    not written.
+    A failing sink: with "raise" its error is raised by the read in which it happened, and by every later one, until
+    `drop_sink` lets reading go on without it, at the exact byte; with "drop" that happens by itself. A sink that would
+    block (`BlockingIOError`): with "raise" the next read goes on where it stopped; with "drop" it is dropped, because
+    a reader does not wait for it. A failing source: what came before is handed out first, then its error is raised,
+    once; the next read asks it again. A source that would block: a read hands out what has come, or raises
+    `BlockingIOError` when nothing has; `readline` and iteration hand out whole lines only.
+
+    `close` gives the chunk back and leaves `src` and `sink` open; what was not handed out is not written. The pool
+    counts a tee once, at the end of the source or when it is closed, as one chunked operation.
     """
 
     def __init__(
@@ -70,15 +74,21 @@ class ChunkedTeeReader(io.BufferedIOBase):
             raise ConfigError([Problem("on_sink_error", on_sink_error, mend)], subject="tee")
         self._readinto = readinto_of(src)
         self._read = None if self._readinto is not None else read_of(src)
-        self._write, self._none_blocks = write_of(sink)
-        self._drop = on_sink_error == "drop"
+        self._sink = TeeSink(sink, drop=on_sink_error == "drop")
+        self._counted = False
         self._pool = pool
-        self._chunk_bytes = min(plan_copy(size, pool.config).chunk, pool.config.max_buffer_size)
+        self._kinds = (
+            SOCKET if socket_of(src, exact=False) is not None else PLAIN if self._readinto is None else READINTO,
+            SOCKET if socket_of(sink, exact=False) is not None else PLAIN,
+        )
+        self._expected = size
+        self._chunk_bytes = self._choose_chunk(size)
+        # What was read and not handed out: this part of the chunk, or of bytes that were put back; then, of the chunk.
         self._held: Data = b""
-        self._start = self._stop = 0  # what of the chunk is read and not handed out
+        self._start = self._stop = 0
+        self._behind: tuple[Data, int, int] | None = None
         self._source_error: BaseException | None = None
-        self._sink_error: BaseException | None = None
-        self._given = self._sunk = self._chunks = self._fresh = 0
+        self._pulled = self._given = self._chunks = self._chunk_reads = 0
         self._elapsed = 0.0
 
     # -- reading -----------------------------------------------------------------------------------------
@@ -87,24 +97,42 @@ class ChunkedTeeReader(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Exactly `size` bytes, fewer only at the end; all that are left when None or negative."""
-        self._check()
-        wanted = sys.maxsize if size is None or size < 0 else size
+        """Exactly `size` bytes, all that are left when None or negative; fewer only at the end, or before an error of
+        the source."""
+        if self._sink.stopped:
+            self._refuse()
+        if size is not None and 0 < size <= self._stop - self._start:
+            # All of it is at hand: the same as below, in half the time.
+            stop = self._start + size
+            data = bytes(self._held[self._start : stop])
+            self._sink.take(data, self._given)
+            self._start = stop
+            self._given += size
+            return data
         parts: list[bytes] = []
-        while wanted > 0 and self._ready(bool(parts)):
-            part = self._take(wanted)
-            parts.append(part)
-            wanted -= len(part)
-        return self._hand_out(parts[0] if len(parts) == 1 else b"".join(parts))
+        try:
+            self._gather(parts, sys.maxsize if size is None or size < 0 else size)
+            return self._hand_out(parts)
+        except BaseException:
+            self._put_back(parts)
+            raise
 
     def read1(self, size: int | None = -1, /) -> bytes:
         """Up to `size` bytes by at most one read of the source; b"" at the end."""
-        self._check()
+        if self._sink.stopped:
+            self._refuse()
+        parts: list[bytes] = []
         wanted = self._chunk_bytes if size is None or size < 0 else size
-        return self._hand_out(self._take(wanted)) if wanted and self._ready(False) else b""
+        try:
+            if wanted and self._ready(False):
+                self._take(parts, min(self._stop, self._start + wanted))
+            return self._hand_out(parts)
+        except BaseException:
+            self._put_back(parts)
+            raise
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill `buffer`; fewer bytes only at the end."""
+        """Fill `buffer`; fewer bytes only at the end, or before an error of the source."""
         return self._fill_buffer(buffer, once=False)
 
     def readinto1(self, buffer: Buffer, /) -> int:
@@ -113,66 +141,124 @@ class ChunkedTeeReader(io.BufferedIOBase):
 
     def readline(self, size: int | None = -1, /) -> bytes:
         """The bytes up to and with the next newline, at most `size` of them; b"" at the end."""
-        self._check()
+        if self._sink.stopped:
+            self._refuse()
         left = sys.maxsize if size is None or size < 0 else size
         parts: list[bytes] = []
-        while left > 0 and self._ready(bool(parts)):
-            seen = bytes(self._held[self._start : min(self._stop, self._start + min(left, PEEK_BYTES))])
-            found = seen.find(b"\n") + 1
-            part = seen[:found] if found else seen
-            self._start += len(part)
-            parts.append(part)
-            if found:
-                break
-            left -= len(part)
-        return self._hand_out(b"".join(parts))
+        try:
+            while left > 0 and self._ready(bool(parts)):
+                start = self._start
+                seen = bytes(self._held[start : min(self._stop, start + min(left, PEEK_BYTES))])
+                found = seen.find(b"\n") + 1
+                self._take(parts, start + (found or len(seen)))
+                if found:
+                    break
+                left -= len(seen)
+            return self._hand_out(parts)
+        except BaseException:
+            self._put_back(parts)
+            raise
 
     def peek(self, size: int = 0, /) -> bytes:
-        """Some of what comes next, not handed out and not written to the sink yet."""
-        self._check()
+        """Some of what comes next, not handed out and not written to the sink yet; b"" at the end."""
+        if self._sink.stopped:
+            self._refuse()
         if not self._ready(False):
             return b""
         return bytes(self._held[self._start : min(self._stop, self._start + max(size, PEEK_BYTES))])
 
     def _fill_buffer(self, buffer: Buffer, *, once: bool) -> int:
-        self._check()
-        with memoryview(buffer) as whole, whole.cast("B") as view:
+        if self._sink.stopped:
+            self._refuse()
+        with memoryview(buffer).cast("B") as view:
             done, most = 0, len(view)
-            while done < most and not (once and done):
-                if self._start == self._stop and self._readinto is not None and most - done >= self._chunk_bytes:
-                    # Large enough: straight into the caller's memory.
-                    count = self._pull(done > 0, view[done:] if done else view)
-                    if count == 0:
+            try:
+                while done < most:
+                    # Large enough, and nothing comes before it: straight into the caller's memory.
+                    straight = self._readinto is not None and most - done >= self._chunk_bytes
+                    if straight and self._start == self._stop and self._behind is None:
+                        count = self._pull_into(view, done)
+                    else:
+                        count = self._copy_into(view, done)
+                    done += count
+                    if once or not count:
                         break
-                    self._start = self._stop = 0
-                elif self._ready(done > 0):
-                    count = min(most - done, self._stop - self._start)
-                    view[done : done + count] = self._held[self._start : self._start + count]
-                    self._start += count
-                else:
-                    break
-                done += count
-            if done:
-                with view[:done] as given:
-                    self._sink(given)
-                self._given += done
-            return done
+                if done:
+                    self._sink.take_part(view, done, self._given)
+            except BaseException:
+                self._put_back([bytes(view[:done])])
+                raise
+        self._given += done
+        if self._ended:
+            self._count()
+        return done
+
+    def _pull_into(self, view: memoryview, done: int) -> int:
+        room = view[done:]
+        try:
+            return self._pull(done > 0, room)
+        except BlockingIOError:
+            if not done:
+                raise
+            return 0
+        finally:
+            let_go(room)
+
+    def _copy_into(self, view: memoryview, done: int) -> int:
+        try:
+            if not self._ready(done > 0):
+                return 0
+        except BlockingIOError:
+            if not done:
+                raise
+            return 0
+        start = self._start
+        count = min(len(view) - done, self._stop - start)
+        view[done : done + count] = self._held[start : start + count]
+        self._start = start + count
+        return count
+
+    def _gather(self, parts: list[bytes], wanted: int) -> None:
+        """Take `wanted` bytes, or as many as come in this call."""
+        try:
+            while wanted > 0 and self._ready(bool(parts)):
+                start = self._start
+                stop = min(self._stop, start + wanted)
+                self._take(parts, stop)
+                wanted -= stop - start
+        except BlockingIOError:
+            if not parts:
+                raise
+
+    def _take(self, parts: list[bytes], stop: int) -> None:
+        data = bytes(self._held[self._start : stop])
+        self._start = stop
+        # No call in between, which an interrupt could follow: the bytes are in one of the two places.
+        parts += (data,)
 
     def _ready(self, later: bool) -> bool:
-        """Whether the chunk has bytes, after a read of the source if it had none."""
+        """Whether bytes are at hand, after a read of the source if there were none."""
+        if self._start == self._stop and self._behind is not None:
+            (self._held, self._start, self._stop), self._behind = self._behind, None
         return self._start < self._stop or self._pull(later, None) > 0
 
-    def _pull(self, later: bool, view: memoryview | None) -> int:
-        """Read the source once, into `view` or the chunk; 0 at the end. With `later` (bytes wait to be handed out)
-        an error is kept for the next read, and the answer is 0."""
-        error, self._source_error = self._source_error, None
-        if error is not None:
+    # -- the source --------------------------------------------------------------------------------------
+
+    def _pull(self, later: bool, room: memoryview | None) -> int:
+        """Read the source once, into `room` or the chunk; 0 at the end. With `later` (bytes wait to be handed out) an
+        error is kept for the next read, and the answer is 0; but who would block is asked again then."""
+        if self._source_error is not None:
+            if later:
+                return 0
+            error, self._source_error = self._source_error, None
             raise error
         if self._ended:
             return 0
         began = perf_counter()
         try:
-            count = self._read_source(view)
+            count = self._read_source(room)
+        except BlockingIOError:
+            raise
         except Exception as error:
             if not later:
                 raise
@@ -180,77 +266,98 @@ class ChunkedTeeReader(io.BufferedIOBase):
             return 0
         finally:
             self._elapsed += perf_counter() - began
-        self._start, self._stop = 0, count
-        if count:
-            self._chunks += 1
-        else:
+        if not count:
             self._ended = True
             self._let_go()
+            return 0
+        self._chunks += 1
+        self._pulled += count
+        if self._expected is not None and self._pulled > self._expected:
+            # More than was said: from now on, a chunk for who knows how much.
+            self._expected = None
+            self._chunk_bytes = max(self._chunk_bytes, self._choose_chunk(None))
         return count
 
-    def _read_source(self, view: memoryview | None) -> int:
+    def _read_source(self, room: memoryview | None) -> int:
         if self._readinto is None:
             assert self._read is not None
             data = self._read(self._chunk_bytes)
             if data is None:
                 raise not_ready("source")
-            self._held = data
+            self._held, self._start, self._stop = data, 0, len(data)
             return len(data)
+        view = room
         if view is None:
-            if self._lease is None:
-                self._lease = self._pool.acquire(self._chunk_bytes)
-                self._held = self._lease.view
-                self._fresh += 1
+            if self._lease is None or self._lease.size < self._chunk_bytes:
+                # Never asked for while another is held: who waits and holds can wait for ever.
+                self._let_go()
+                self._lease = self._pool.lend(self._chunk_bytes)
+                self._chunk_reads -= 1
             view = self._lease.view
         count = self._readinto(view)
         if count is None:
             raise not_ready("source")
         if not 0 <= count <= len(view):
             raise ValueError(f"readinto of the source said {count} for a view of {len(view)} bytes")
+        if room is None:
+            self._held, self._start, self._stop = view, 0, count
+            self._chunk_reads += count > 0
         return count
 
-    def _take(self, most: int) -> bytes:
-        stop = min(self._stop, self._start + most)
-        data = bytes(self._held[self._start : stop])
-        self._start = stop
-        return data
+    def _choose_chunk(self, size: int | None) -> int:
+        pool, (src, dst) = self._pool, self._kinds
+        chosen = select_strategy(size, pool.config, src=src, dst=dst, pressure=pool.pressure, most=pool.ledger.limit)
+        # A tee never needs the whole object at once, whatever the strategy.
+        return min(chosen.chunk_size, pool.config.max_buffer_size)
 
-    def _hand_out(self, data: bytes) -> bytes:
+    # -- handing out -------------------------------------------------------------------------------------
+
+    def _hand_out(self, parts: list[bytes]) -> bytes:
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         if data:
-            self._sink(data)
-            self._given += len(data)
+            self._sink.take(data, self._given)
+        self._given += len(data)
+        parts.clear()
+        if self._ended:
+            self._count()
         return data
 
-    # -- the sink ----------------------------------------------------------------------------------------
+    def _put_back(self, parts: list[bytes]) -> None:
+        """Keep what a read that raises has taken: the next one begins with it."""
+        count = sum(map(len, parts))
+        if self._behind is not None:
+            self._start -= count  # it came from such bytes itself
+        elif count:
+            self._behind = self._held, self._start, self._stop
+            self._held, self._start, self._stop = b"".join(parts), 0, count
 
-    def _sink(self, data: Data) -> None:
-        if self._sink_error is not None:
-            return
-        began = perf_counter()
-        try:
-            write_all(self._write, data, none_blocks=self._none_blocks)
-        except Exception as error:
-            self._sink_error = error
-            if not self._drop:
-                raise
-            logger.warning("tee drops its sink after %d bytes: %s: %s", self._sunk, type(error).__name__, error)
-        else:
-            self._sunk += len(data)
-        finally:
-            self._elapsed += perf_counter() - began
+    def drop_sink(self) -> BaseException | None:
+        """Write no more to the sink, whether or not it has failed; what it failed with. Reading goes on at the exact
+        byte: what a read that raised had taken comes first."""
+        self._sink.live = False
+        self._sink.stopped = self.closed
+        return self._sink.error
 
-    def _check(self) -> None:
-        if self.closed:
+    def _refuse(self) -> NoReturn:
+        error = self._sink.error
+        if error is None or self.closed:
             raise Closed("this tee is closed; make a new one to read on")
-        if self._sink_error is not None and not self._drop:
-            raise self._sink_error
+        raise error
 
     # -- what it is, and the end -------------------------------------------------------------------------
 
     @property
     def stats(self) -> TeeStats:
-        reused = max(0, self._chunks - self._fresh)
-        return TeeStats(self._given, self._sunk, self._chunks, reused, self._elapsed, self._sink_error)
+        sink = self._sink
+        elapsed = self._elapsed + sink.elapsed
+        return TeeStats(self._given, sink.taken, self._chunks, max(0, self._chunk_reads), elapsed, sink.error)
+
+    def _count(self) -> None:
+        if not self._counted and self._behind is None and self._start == self._stop:
+            self._counted = True
+            pool = self._pool
+            with pool._tally_lock:
+                pool._tally.add(CHUNKED, self._given)
 
     def _let_go(self) -> None:
         lease, self._lease = self._lease, None
@@ -261,15 +368,20 @@ class ChunkedTeeReader(io.BufferedIOBase):
 
     def close(self) -> None:
         """Give the chunk back. `src` and `sink` stay open: they are the caller's. Allowed more than once."""
+        self._sink.stopped = True
         if not self.closed:
+            self._behind = None
             self._let_go()
+            self._count()
         super().close()
 
     def __del__(self) -> None:
         if getattr(self, "_lease", None) is not None and not sys.is_finalizing():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        # A finalizer may run while this thread has the lock that counting takes.
+        self._counted = True
         super().__del__()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "at the end" if self._ended else "open"
-        return f"<ChunkedTeeReader {state}, {self._given} bytes handed out, {self._sunk} to the sink>"
+        return f"<ChunkedTeeReader {state}, {self._given} bytes handed out, {self._sink.taken} to the sink>"

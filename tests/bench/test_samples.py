@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from daramjwee.bench.samples import (
     Row,
     Summary,
+    against_best,
     at_least,
     at_most,
     differences,
@@ -86,3 +87,9 @@ def test_a_row_without_target_or_without_figure_is_neither_met_nor_missed():
     """A rival that is not installed is no failure of ours."""
     assert Row(scenario="s", name="n", seen=1.0).met is None
     assert Row(scenario="s", name="n", target=at_most(1), note="not installed").met is None
+
+
+def test_the_best_rival_is_the_one_that_leaves_us_least_in_the_median():
+    """A rival's lucky round does not make it the best; all pairs are with the same one."""
+    figures = {"ours": [1.0, 1.0, 1.0], "steady": [1.1, 1.1, 1.1], "lucky": [0.5, 2.0, 2.0]}
+    assert against_best(figures, "ours", ["steady", "lucky"]) == [1.1, 1.1, 1.1]

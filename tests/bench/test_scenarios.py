@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from daramjwee.bench import runner
-from daramjwee.bench.scenarios import filehit, fill, hit, pool
+from daramjwee.bench.ends import Folder
+from daramjwee.bench.scenarios import bounded, copies, filehit, fill, hit, lease, mixed, pool
 from daramjwee.bench.timing import child_environment
 from daramjwee.units import KIB, MIB
 
@@ -25,8 +26,9 @@ def figures(rows):
 def test_importing_a_scenario_starts_nothing_and_imports_no_rival():
     """A list of scenarios must be cheap to make, and rivals are optional."""
     code = (
-        "import sys, threading; from daramjwee.bench.scenarios import filehit, fill, hit, imports, pool; "
-        "print(threading.active_count(), *[n for n in ('cachetools', 'diskcache', 'fsspec', 'urllib3') if n in sys.modules])"
+        "import sys, threading; from daramjwee.bench.scenarios import (bounded, copies, filehit, fill, hit, imports, lease, "
+        "mixed, pool); "
+        "print(threading.active_count(), *[n for n in ('cachetools', 'diskcache', 'fsspec', 'matplotlib', 'urllib3') if n in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=child_environment(), check=True, capture_output=True, text=True, timeout=50
@@ -130,3 +132,118 @@ def test_the_pool_scenario_compares_with_what_a_user_would_write():
     assert "copy 256KiB: speed / best of copyfileobj, write(read())" in seen
     assert "copy 256KiB: page faults" in seen
     assert sum(name.startswith("8 threads") for name in seen) == 4
+
+
+def test_the_copies_scenario_holds_each_kind_of_target_to_what_is_wanted():
+    """To a new file, over a file, to a sink that reads and to a socket; from 4 MiB a new file is held to more, and speed
+    per byte is compared with that at 4 MiB."""
+    rows = copies.measure(rounds=2, seconds=0.0005, sizes=(TINY, 4 * MIB, 8 * MIB))
+    wanted = {row.name: row.target.wanted for row in rows if row.target is not None}
+    assert all(row.seen > 0 for row in rows)
+    assert wanted["new file, 256KiB: speed / best user's"] == 0.97
+    assert "new file, 256KiB: speed / copy_file_range" not in wanted
+    assert wanted["new file, 4MiB: speed / copyfileobj"] == 1.1
+    assert wanted["new file, 8MiB: speed / copy_file_range"] == 0.95
+    assert wanted["new file, (ours / kernel) at 8MiB / the same at 4MiB"] == 0.8
+    assert wanted["sink that sums, 256KiB: speed / best user's"] == 0.94
+    assert wanted["sink that sums, 8MiB: speed / best user's"] == 1
+    assert sum(row.name.startswith("unix socket") for row in rows) == 6
+    assert sum(row.name.startswith("over a file") for row in rows) == 3
+
+
+def test_copies_to_sockets_are_held_to_the_kernels_speed_at_the_stated_sizes():
+    """At 1 MiB a copy's fixed cost may show, from 16 MiB on it must not."""
+    assert {size: target.wanted for size, target in copies.SOCKET_TARGETS.items()} == {
+        MIB: 0.88, 16 * MIB: 0.97, 64 * MIB: 0.97,
+    }  # fmt: skip
+
+
+def test_a_copy_that_is_wrong_is_no_figure():
+    """What the pool wrote is compared with what was read, byte by byte."""
+
+    class Liar:
+        def copy(self, source, sink):
+            sink.write(source.read()[::-1])
+
+    with Folder() as folder, pytest.raises(ValueError, match="not what was copied"):
+        copies._check(Liar(), folder, {3: folder.file_of(b"abc")})
+
+
+def test_the_lease_scenario_compares_with_a_method_and_counts_faults_exactly():
+    """Steady state costs no page fault at all: the figure is exact, so it may be asserted even here."""
+    seen = figures(lease.measure(rounds=3, seconds=0.0005))
+    assert seen["page faults of 2,000 leases of 256 KiB, every page written"] == 0
+    assert sum(name.startswith("select_strategy") for name in seen) == 3
+    assert sum("8 threads / 1 thread" in name for name in seen) == 2
+    assert "with gate.acquire(1 MiB), uncontended / method" in seen
+    assert seen["grow by a 2 MiB slab / by private 4 KiB pages"] > 0
+
+
+def test_eight_threads_move_mixed_objects_by_every_side(tmp_path):
+    """Each side in a process of its own; through the pool hardly a page fault, without it at least one a page."""
+    runs = mixed.measure(rounds=1, operations=4)
+    assert set(runs) == set(mixed.SIDES)
+    for side, (found,) in runs.items():
+        assert found["operations"] == 8 * 4, side
+        assert found["seconds"] > 0
+    assert runs["fresh, 4 kept"][0]["faults"] > 100 * max(1, runs["pool"][0]["faults"])
+    assert runs["pool"][0]["ledger"] <= MIB // 2
+
+
+def test_rows_of_mixed_objects_divide_pair_by_pair_and_count_no_fault_as_one():
+    """Made-up figures: each target stands beside the ratio it is about."""
+    ours = {"operations": 100, "seconds": 1.0, "faults": 0, "peak": 2 * MIB, "ledger": MIB, "kept": MIB // 4}
+    fresh = ours | {"seconds": 3.0, "faults": 290, "peak": 40 * MIB}
+    kept = ours | {"seconds": 4.0, "faults": 5000, "peak": 50 * MIB}
+    runs = {"pool": [ours], "fresh": [fresh], "fresh, 4 kept": [kept], "fresh, dropped first": [ours]}
+    rows = {row.name: (row.seen, row.met) for row in mixed.rows_of(runs)}
+    assert rows["none kept: operations / fresh"] == (3.0, True)
+    assert rows["none kept: fresh page faults / ours"] == (290, False)
+    assert rows["none kept: fresh peak memory / ours"] == (20, True)
+    assert rows["the last 4 of each thread kept: operations / fresh"] == (4.0, False)
+    assert rows["the last 4 of each thread kept: fresh page faults / ours"] == (5000, True)
+    assert rows["the last 4 of each thread kept: fresh peak memory / ours"] == (25, False)
+    assert rows["kept after maintain(): ledger"] == (1.0, False)
+    assert rows["kept afterwards, pool: resident memory"] == (0.25, True)
+    silent = {side: [found | {"peak": None, "kept": None}] for side, (found,) in runs.items()}
+    assert sum(row.note == "this system does not tell" for row in mixed.rows_of(silent)) == 4
+
+
+def test_a_thread_that_fails_fails_the_mixed_scenario():
+    """And nobody waits for it for ever."""
+
+    def broken(files):
+        raise OSError("no such luck")
+
+    with Folder() as folder:
+        order = [(folder.file_of(b"abc"), 3)]
+        with pytest.raises(OSError, match="no such luck"):
+            mixed._together([broken] * mixed.THREADS, [order] * mixed.THREADS)
+
+
+def test_a_crowd_finishes_within_the_ledger_and_leaves_nothing():
+    """A hundredth of the copies and tasks, in all three cases; figures that are exact at any size."""
+    rows = bounded.measure(share=100)
+    assert len(rows) == 15
+    for row in rows:
+        if row.name.endswith(("not finished", "after close()")):
+            assert row.seen == 0, row
+        if row.name.endswith("ledger at most"):
+            assert 0 < row.seen <= 32, row
+
+
+def test_rows_of_a_crowd_tell_what_went_over():
+    """A copy that did not finish, a byte above the limit, a lease that was left: each misses its target."""
+    found = {
+        "asked": 10,
+        "done": 9,
+        "held": 33 * MIB,
+        "samples": 5,
+        "peak": None,
+        "left": 1,
+        "bytes": 1,
+        "seconds": 1.0,
+    }
+    rows = bounded.rows_of("crowd", found)
+    assert [row.met for row in rows] == [False, False, None, False, None]
+    assert rows[2].note == "this system does not tell"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Summary(NamedTuple):
@@ -39,6 +39,12 @@ def summarize(figures: Sequence[float]) -> Summary:
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Ours as a multiple of theirs, pair by pair."""
     return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def against_best(figures: Mapping[str, Sequence[float]], ours: str, rivals: Sequence[str]) -> list[float]:
+    """How many times as quick `ours` is as the best of `rivals`, pair by pair. The best is the one whose ratio has the
+    lowest median: the quicker figure of each single round would be the rivals' luck, and nobody's speed."""
+    return min((ratios(figures[rival], figures[ours]) for rival in rivals), key=statistics.median)
 
 
 def differences(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -77,6 +77,7 @@ def threaded(contenders: list[Timed]) -> Timed:
 
 def loops_for(contender: Timed, seconds: float) -> int:
     """How many operations take about `seconds`; at least one."""
+    contender(1)  # what only a first operation costs (an import, memory that is mapped) would count for all of them
     loops = 1
     while True:
         took = contender(loops)

@@ -12,14 +12,12 @@ from __future__ import annotations
 import mmap
 import os
 import random
-import socket
-import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.bench.ends import DrainedSocket
 from daramjwee.bench.samples import Row, at_least, ratios, row_of
 from daramjwee.bench.timing import in_turns, operations, threaded
 from daramjwee.units import MIB
@@ -235,7 +233,7 @@ def _copies(cache: Cache, folder: str, path: str, rounds: int, seconds: float) -
         with cache.open(key) as stream, open(target, "wb", buffering=0) as sink:
             _whole(stream.copy_to(sink), size)
 
-    with _drained_socket() as sink:
+    with DrainedSocket() as sink:
 
         def kernel_to_socket() -> None:
             with open(path, "rb", buffering=0) as source:
@@ -257,25 +255,3 @@ def _copies(cache: Cache, folder: str, path: str, rounds: int, seconds: float) -
         for end in ("file", "socket")
         for share in [ratios(figures[f"{end}, kernel"], figures[end])]
     ]
-
-
-DRAIN = """
-import socket, sys
-far, view = socket.socket(fileno=int(sys.argv[1])), bytearray(1 << 20)
-while far.recv_into(view):
-    pass
-"""
-
-
-class _drained_socket:  # noqa: N801 - used as `with`, like a function
-    """One end of a socket pair; another process, so that it shares no lock with us, takes away what is sent."""
-
-    def __enter__(self) -> socket.socket:
-        self._near, far = socket.socketpair()
-        with far:
-            self._drain = subprocess.Popen([sys.executable, "-c", DRAIN, str(far.fileno())], pass_fds=[far.fileno()])
-        return self._near
-
-    def __exit__(self, *_: object) -> None:
-        self._near.close()
-        self._drain.wait()

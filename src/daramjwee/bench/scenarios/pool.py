@@ -9,7 +9,6 @@ Design: docs/design/bench.md
 
 from __future__ import annotations
 
-import io
 import os
 import random
 import shutil
@@ -17,7 +16,8 @@ import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from daramjwee.bench.samples import Row, at_least, at_most, ratios, row_of
+from daramjwee.bench.ends import Source, read_and_write
+from daramjwee.bench.samples import Row, against_best, at_least, at_most, ratios, row_of
 from daramjwee.bench.timing import in_turns, operations, page_faults, threaded
 from daramjwee.units import KIB, MIB, format_size
 
@@ -33,23 +33,8 @@ if TYPE_CHECKING:
 SCENARIO = "pool"
 SIZES = (256 * KIB, MIB, 4 * MIB, 16 * MIB)
 THREADS = 8
-
-
-class Source(io.RawIOBase):
-    """A body in memory, read as a response or a decoder is read: no descriptor, `readinto` only."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = memoryview(body)
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, view: Any, /) -> int:
-        count = min(len(view), len(self._body) - self._at)
-        view[:count] = self._body[self._at : self._at + count]
-        self._at += count
-        return count
+# What a user would write.
+USERS = ("copyfileobj", "write(read())")
 
 
 def run(*, quick: bool) -> list[Row]:
@@ -59,12 +44,12 @@ def run(*, quick: bool) -> list[Row]:
 
 def measure(*, rounds: int, seconds: float, sizes: tuple[int, ...] = SIZES) -> list[Row]:
     """The same with any number of rounds, each turn of about `seconds`."""
-    from daramjwee.buffers import BufferPool, BufferPoolConfig
+    from daramjwee.buffers import AdaptiveBufferPool, BufferPoolConfig
 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="daramjwee-bench-"))
-        pool = stack.enter_context(BufferPool(BufferPoolConfig()))
-        unpooled = stack.enter_context(BufferPool(BufferPoolConfig(enabled=False)))
+        pool = stack.enter_context(AdaptiveBufferPool(BufferPoolConfig()))
+        unpooled = stack.enter_context(AdaptiveBufferPool(BufferPoolConfig(enabled=False)))
         rows = []
         for size in sizes:
             rows += _one_size(pool, unpooled, size, folder, rounds, seconds)
@@ -79,7 +64,7 @@ def _one_size(pool: BufferPool, unpooled: BufferPool, size: int, folder: str, ro
         "pool": lambda source, sink: pool.copy(source, sink, size),
         "enabled=False": lambda source, sink: unpooled.copy(source, sink, size),
         "copyfileobj": shutil.copyfileobj,
-        "write(read())": lambda source, sink: sink.write(source.read()),
+        "write(read())": read_and_write,
         "bytearray(size)": lambda source, sink: _through(bytearray(size), source, sink),
         "bytearray(256 KiB)": lambda source, sink: _through(bytearray(256 * KIB), source, sink),
     }
@@ -88,7 +73,7 @@ def _one_size(pool: BufferPool, unpooled: BufferPool, size: int, folder: str, ro
         figures = in_turns({name: operations(op) for name, op in over.items()}, rounds=rounds, seconds=seconds)
         faults = {name: [page_faults(over[name], 50) for _ in range(3)] for name in over}
         _check(path, body)
-    new = {name: _anew(copies[name], body, path) for name in ("pool", "copyfileobj", "write(read())")}
+    new = {name: _anew(copies[name], body, path) for name in ("pool", *USERS)}
     # A new file costs far more than the copy into it; a third of the rounds is enough for rows without a target.
     fresh = in_turns({name: operations(op) for name, op in new.items()}, rounds=max(5, rounds // 3), seconds=seconds)
 
@@ -96,13 +81,13 @@ def _one_size(pool: BufferPool, unpooled: BufferPool, size: int, folder: str, ro
     mine = figures["pool"]
     return [
         row_of(
-            SCENARIO, f"{title}: speed / best of copyfileobj, write(read())", ratios(_best(figures), mine),
+            SCENARIO, f"{title}: speed / best of copyfileobj, write(read())", against_best(figures, "pool", USERS),
             target=at_least(1.2), note=f"{sorted(mine)[len(mine) // 2] * 1e6:.0f} us each",
         ),
         row_of(SCENARIO, f"{title}: speed / fresh bytearray(size)", ratios(figures["bytearray(size)"], mine)),
         row_of(SCENARIO, f"{title}: speed / fresh bytearray(256 KiB)", ratios(figures["bytearray(256 KiB)"], mine)),
         row_of(SCENARIO, f"{title}: speed / enabled=False", ratios(figures["enabled=False"], mine)),
-        row_of(SCENARIO, f"{title}: the same, each to a new file", ratios(_best(fresh), fresh["pool"])),
+        row_of(SCENARIO, f"{title}: the same, each to a new file", against_best(fresh, "pool", USERS)),
         # Three runs of 50 copies each: what is left of it is the interpreter's own small objects.
         row_of(SCENARIO, f"{title}: page faults", faults["pool"], unit="", target=at_most(0.05)),
         row_of(SCENARIO, f"{title}: page faults of write(read())", faults["write(read())"], unit=""),
@@ -125,7 +110,7 @@ def _many_threads(pool: BufferPool, unpooled: BufferPool, folder: str, rounds: i
         contenders = {
             "pool": side(pool.copy),
             "enabled=False": side(unpooled.copy),
-            "write(read())": side(lambda source, sink: sink.write(source.read())),
+            "write(read())": side(read_and_write),
             "copyfileobj": side(shutil.copyfileobj),
             "fresh bytearray(256 KiB)": side(lambda source, sink: _through(bytearray(256 * KIB), source, sink)),
         }
@@ -135,11 +120,6 @@ def _many_threads(pool: BufferPool, unpooled: BufferPool, folder: str, rounds: i
         for name in contenders
         if name != "pool"
     ]
-
-
-def _best(figures: dict[str, list[float]]) -> list[float]:
-    """Of each round the quicker of the two copies that a user would write."""
-    return [min(pair) for pair in zip(figures["copyfileobj"], figures["write(read())"], strict=True)]
 
 
 def _through(buffer: bytearray, source: Any, sink: Any) -> None:

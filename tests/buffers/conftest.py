@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +91,14 @@ def endpoints():
         sink = PlainSink
 
     return Endpoints
+
+
+@pytest.fixture(scope="session")
+def explorer():
+    """The module beside this file: `explore` goes every way of a pure model, `Counterexample` is what it finds."""
+    path = Path(__file__).with_name("explorer.py")
+    spec = importlib.util.spec_from_file_location("explorer", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

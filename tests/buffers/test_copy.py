@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, Strategy
-from daramjwee.buffers.copy import CopyPlan, plan_copy
+from daramjwee.buffers import BufferPool, BufferPoolConfig, Strategy, moving
 from daramjwee.errors import ConfigError, LeaseError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -50,7 +49,7 @@ def test_a_copy_equals_the_model(endpoints, size, said, limit, seeds, only_read,
         assert pool.stats().active_buffers == 0
     expected = data if limit is None else data[:limit]
     assert bytes(sink.data) == expected and result.bytes == len(expected)
-    assert told == sorted(told) and len(told) == result.chunks and (not told or told[-1] == result.bytes)
+    assert told == sorted(set(told)) and told[-1] == result.bytes and len(told) <= result.chunks + 1
     assert (source.source if only_read else source).position == len(expected)
 
 
@@ -116,58 +115,23 @@ def test_a_configured_strategy_is_obeyed(endpoints):
         assert result.strategy is Strategy.DIRECT and pool.stats().arena_bytes == 0 == pool.ledger.held
 
 
-CONFIG = BufferPoolConfig()
-
-
-@pytest.mark.parametrize(
-    ("expected", "direct_from", "sockets", "config", "plan"),
-    [
-        (None, None, False, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (10, None, False, CONFIG, CopyPlan(Strategy.POOLED, 4 * KIB)),
-        (100_000, None, False, CONFIG, CopyPlan(Strategy.POOLED, 100_000)),
-        (MIB, None, False, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (4 * MIB, None, True, CONFIG, CopyPlan(Strategy.CHUNKED, 512 * KIB)),
-        (4 * MIB, None, False, CONFIG, CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (4 * MIB, None, False, CONFIG.replace(chunk_size="64KiB"), CopyPlan(Strategy.CHUNKED, 64 * KIB)),
-        (10, 0, False, CONFIG, CopyPlan(Strategy.DIRECT, 256 * KIB)),
-        (10, 64 * KIB, False, CONFIG, CopyPlan(Strategy.POOLED, 4 * KIB)),
-        (None, 64 * KIB, False, CONFIG, CopyPlan(Strategy.DIRECT, 256 * KIB)),
-        (MIB, 64 * KIB, False, CONFIG.replace(large_object_strategy="chunked"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (MIB, None, False, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.POOLED, MIB)),
-        (None, None, False, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (MIB, None, False, CONFIG.replace(large_object_strategy="direct"), CopyPlan(Strategy.DIRECT, 256 * KIB)),
-        (
-            MIB,
-            None,
-            False,
-            CONFIG.replace(large_object_strategy="pooled", max_pool_bytes=MIB),
-            CopyPlan(Strategy.POOLED, MIB),
-        ),
-        (65 * MIB, None, False, CONFIG.replace(large_object_strategy="pooled"), CopyPlan(Strategy.CHUNKED, 256 * KIB)),
-        (100, None, False, CONFIG.replace(large_object_strategy="direct"), CopyPlan(Strategy.POOLED, 4 * KIB)),
-    ],
-)
-def test_the_plan_follows_size_ends_and_configuration(expected, direct_from, sockets, config, plan):
-    """The decision, case by case."""
-    assert plan_copy(expected, config, direct_from=direct_from, sockets=sockets) == plan
-
-
 def test_a_decision_is_logged_at_debug_level_only(pool, endpoints, caplog):
     """With its reason in numbers; silent otherwise."""
     pool.copy(endpoints.source(b"x"), endpoints.sink())
     assert not caplog.records
     with caplog.at_level(logging.DEBUG, logger="daramjwee.buffers.copy"):
         pool.copy(endpoints.source(b"x" * 100), endpoints.sink(), 100)
-    assert "copy of 100 bytes from PlainSource to PlainSink: pooled, 4096 at a time" in caplog.text
+    assert "copy of 100 bytes from PlainSource to PlainSink: pooled, 4096 at a time: it fits into one" in caplog.text
 
 
-def test_cancel_ends_the_copy_where_it_is(pool, endpoints):
+def test_cancel_ends_the_copy_where_it_is(pool, endpoints, monkeypatch):
     """What was copied is told; the source stands right behind it. An event will do, too."""
     data = content(MIB)
     for source in (endpoints.source(data), io.BytesIO(data)):
         sink, stop = endpoints.sink(), threading.Event()
         stop.set()
         assert pool.copy(source, sink, cancel=stop).bytes == 0
+    monkeypatch.setattr(moving, "PROGRESS_SECONDS", 0)
     source, sink, stop = endpoints.source(data), endpoints.sink(), threading.Event()
     result = pool.copy(source, sink, cancel=stop, progress=lambda done, size: stop.set())
     assert result.bytes == 256 * KIB == source.position and bytes(sink.data) == data[: 256 * KIB]

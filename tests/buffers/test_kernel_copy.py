@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from daramjwee.buffers import Strategy, kernel_copy, send_file
+from daramjwee.buffers import BufferPool, BufferPoolConfig, Strategy, kernel_copy, moving, send_file
 
 SIZE = 700_000
 DATA = bytes(range(256)) * (SIZE // 256) + b"tail"
@@ -20,6 +20,14 @@ def source_path(tmp_path):
     path = tmp_path / "source"
     path.write_bytes(DATA)
     return path
+
+
+@pytest.fixture
+def direct():
+    """A pool that is told to copy directly: by the kernel, where that has a way."""
+    with BufferPool(BufferPoolConfig(large_object_strategy="direct", large_object_threshold=1)) as made:
+        yield made
+        assert made.stats().active_buffers == 0 and made.ledger.held == 0
 
 
 @pytest.fixture
@@ -55,7 +63,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("sink_mode", [("wb", 0), ("wb", -1), ("r+b", -1), ("w+b", -1)])
 @pytest.mark.parametrize("position", [0, 10, 699_900])
 def test_files_are_copied_by_the_kernel_from_the_logical_position(
-    pool, source_path, tmp_path, calls, source_buffering, sink_mode, position
+    direct, source_path, tmp_path, calls, source_buffering, sink_mode, position
 ):
     """What buffers hold is flushed first, and both files go on right behind the copy."""
     target = tmp_path / "target"
@@ -64,53 +72,53 @@ def test_files_are_copied_by_the_kernel_from_the_logical_position(
     with open(source_path, "rb", buffering=source_buffering) as source, open(target, mode, buffering=buffering) as sink:
         assert source.read(position) == DATA[:position]
         sink.write(b"head-")
-        result = pool.copy(source, sink)
+        result = direct.copy(source, sink)
         assert source.tell() == len(DATA) and source.read(1) == b""
         sink.write(b"-end")
     assert result.bytes == len(DATA) - position
     assert target.read_bytes() == b"head-" + DATA[position:] + b"-end"
     if position < SIZE // 2:
         assert calls.copied == result.bytes and result.strategy is Strategy.DIRECT
-        assert pool.stats().arena_bytes == 0
+        assert direct.stats().total_gets == 0, "no memory at all"
 
 
 @pytest.mark.parametrize("short", [None, 100_000])
 @pytest.mark.parametrize("fail_after", [0, 200_000])
 @pytest.mark.parametrize("limit", [None, 333_333])
-def test_user_space_goes_on_at_the_exact_byte(pool, source_path, tmp_path, calls, short, fail_after, limit):
+def test_user_space_goes_on_at_the_exact_byte(direct, source_path, tmp_path, calls, short, fail_after, limit):
     """The kernel gives up before or in the middle: no byte is lost or doubled."""
     calls.short, calls.fail_after = short, fail_after
     with open(source_path, "rb") as source, open(tmp_path / "t", "wb") as sink:
-        result = pool.copy(source, sink, limit=limit)
+        result = direct.copy(source, sink, limit=limit)
         expected = DATA[:limit]
         assert source.tell() == sink.tell() == len(expected) == result.bytes
     assert (tmp_path / "t").read_bytes() == expected
-    assert result.strategy is (Strategy.DIRECT if calls.copied else Strategy.CHUNKED)
+    assert result.strategy is Strategy.DIRECT and direct.stats().arena_bytes == 0, "a private buffer serves the rest"
 
 
-def test_append_mode_and_the_same_file_fall_back_exactly(pool, source_path, tmp_path):
+def test_append_mode_and_the_same_file_fall_back_exactly(direct, source_path, tmp_path):
     """The kernel refuses the one and would misread the other."""
     target = tmp_path / "log"
     target.write_bytes(b"before ")
     with open(source_path, "rb") as source, open(target, "ab") as sink:
-        assert pool.copy(source, sink).bytes == len(DATA)
+        assert direct.copy(source, sink).bytes == len(DATA)
     assert target.read_bytes() == b"before " + DATA
     with open(source_path, "rb") as source, open(source_path, "r+b") as sink:
         source.seek(600_000)
-        assert pool.copy(source, sink).bytes == len(DATA) - 600_000
+        assert direct.copy(source, sink).bytes == len(DATA) - 600_000
     assert source_path.read_bytes() == DATA[600_000:] + DATA[len(DATA) - 600_000 :]
 
 
-def test_files_that_claim_to_be_empty_are_read_to_their_end(pool, tmp_path):
+def test_files_that_claim_to_be_empty_are_read_to_their_end(direct, tmp_path):
     """Files in /proc have no size and the kernel copies nothing of them."""
     if not os.path.exists("/proc/self/status"):
         pytest.fail("this suite runs on Linux")
     with open("/proc/self/limits", "rb") as source, open(tmp_path / "t", "wb") as sink:
-        assert pool.copy(source, sink).bytes > 100
+        assert direct.copy(source, sink).bytes > 100
     assert b"Max open files" in (tmp_path / "t").read_bytes()
 
 
-def test_a_subclass_of_a_file_is_an_object_like_any_other(pool, source_path, tmp_path, calls):
+def test_a_subclass_of_a_file_is_an_object_like_any_other(direct, source_path, tmp_path, calls):
     """It may change what it reads: only exactly a FileIO is taken for its descriptor."""
 
     class Upper(io.FileIO):
@@ -121,7 +129,7 @@ def test_a_subclass_of_a_file_is_an_object_like_any_other(pool, source_path, tmp
 
     (tmp_path / "s").write_bytes(b"abc" * 50_000)
     with Upper(tmp_path / "s") as source, open(tmp_path / "t", "wb") as sink:
-        pool.copy(source, sink, 150_000)
+        direct.copy(source, sink, 150_000)
     assert (tmp_path / "t").read_bytes() == b"ABC" * 50_000 and calls.copied == 0
 
 
@@ -133,7 +141,7 @@ def receive(sock: socket.socket, into: list[bytes]) -> threading.Thread:
 
 @pytest.mark.parametrize("timeout", [None, 5.0])
 @pytest.mark.parametrize("short", [None, 50_000])
-def test_a_file_goes_to_a_plain_socket_by_the_kernel(pool, source_path, calls, timeout, short):
+def test_a_file_goes_to_a_plain_socket_by_the_kernel(direct, source_path, calls, timeout, short):
     """With and without a time-out, in one call or many."""
     calls.short = short
     left, right = socket.socketpair()
@@ -142,14 +150,14 @@ def test_a_file_goes_to_a_plain_socket_by_the_kernel(pool, source_path, calls, t
         left.settimeout(timeout)
         thread = receive(right, parts)
         source.read(10)
-        result = pool.copy(source, left)
+        result = direct.copy(source, left)
         left.shutdown(socket.SHUT_WR)
         thread.join()
         assert source.tell() == len(DATA)
     assert b"".join(parts) == DATA[10:] and calls.copied == result.bytes == len(DATA) - 10
 
 
-def test_a_socket_that_does_not_wait_stops_at_the_exact_byte(pool, source_path):
+def test_a_socket_that_does_not_wait_stops_at_the_exact_byte(direct, source_path):
     """The error says how much was sent, and the file stands there; going on completes it."""
     left, right = socket.socketpair()
     with left, right, open(source_path, "rb") as source:
@@ -157,7 +165,7 @@ def test_a_socket_that_does_not_wait_stops_at_the_exact_byte(pool, source_path):
         sent, received = 0, b""
         while sent < len(DATA):
             try:
-                sent += pool.copy(source, left).bytes
+                sent += direct.copy(source, left).bytes
             except BlockingIOError as error:
                 sent += error.characters_written
             assert source.tell() == sent
@@ -166,13 +174,13 @@ def test_a_socket_that_does_not_wait_stops_at_the_exact_byte(pool, source_path):
         assert received == DATA
 
 
-def test_a_socket_whose_time_is_up_raises_what_it_always_does(pool, source_path):
+def test_a_socket_whose_time_is_up_raises_what_it_always_does(direct, source_path):
     """`TimeoutError`, from a peer that reads nothing."""
     left, right = socket.socketpair()
     with left, right, open(source_path, "rb") as source:
         left.settimeout(0.05)
         with pytest.raises(TimeoutError):
-            pool.copy(source, left)
+            direct.copy(source, left)
 
 
 def test_send_file_copies_a_range_and_moves_nothing(source_path, tmp_path):
@@ -215,21 +223,23 @@ def test_a_pipe_is_no_file_for_the_kernel(pool, source_path):
         assert pool.copy(source, sink_bytes).bytes == 3 and sink_bytes.getvalue() == b"few"
 
 
-def test_without_these_calls_everything_goes_through_user_space(pool, source_path, tmp_path, monkeypatch):
+def test_without_these_calls_everything_goes_through_user_space(direct, source_path, tmp_path, monkeypatch):
     """Other systems: the same bytes."""
     monkeypatch.setattr(kernel_copy, "_AVAILABLE", False)
     with open(source_path, "rb") as source, open(tmp_path / "t", "wb") as sink:
-        assert pool.copy(source, sink).strategy is Strategy.CHUNKED
+        assert direct.copy(source, sink).strategy is Strategy.DIRECT
+        assert direct.stats().total_gets == 1, "through a private buffer"
     assert (tmp_path / "t").read_bytes() == DATA
 
 
-def test_progress_and_cancel_work_between_the_kernels_steps(pool, tmp_path, monkeypatch):
+def test_progress_and_cancel_work_between_the_kernels_steps(direct, tmp_path, monkeypatch):
     """In steps of some MiB, so that a large copy can be watched and stopped."""
-    monkeypatch.setattr("daramjwee.buffers.copy.STEP_BYTES", 200_000)
+    monkeypatch.setattr(moving, "STEP_BYTES", 200_000)
+    monkeypatch.setattr(moving, "PROGRESS_SECONDS", 0)
     (tmp_path / "s").write_bytes(DATA)
     told: list[int] = []
     with open(tmp_path / "s", "rb") as source, open(tmp_path / "t", "wb") as sink:
-        result = pool.copy(
+        result = direct.copy(
             source,
             sink,
             progress=lambda done, size: told.append(done),

@@ -13,20 +13,102 @@ import io
 import os
 import stat
 import sys
+from io import BufferedRandom, BufferedReader, BufferedWriter, FileIO
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from daramjwee.buffers.strategy import FILE, KERNEL_FROM, MEMORY, PIPE, PLAIN, READINTO, SOCKET
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+    from daramjwee.buffers.strategy import Endpoint
 
     Data = bytes | memoryview
     ReadInto = Callable[[memoryview], "int | None"]
     Read = Callable[[int], Any]
     Write = Callable[[Data], Any]
 
-# What is a plain file, when `raw` of it is exactly an `io.FileIO`: `fileno()` of anything else may be that of a
-# file with other bytes in it (gzip, a response, TLS).
+# What is a plain file (or pipe), when `raw` of it is exactly an `io.FileIO`: `fileno()` of anything else may be that
+# of a file with other bytes in it (gzip, a response, TLS).
 _BUFFERED = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
+
+
+_new_tuple = tuple.__new__
+_KIND_OF_FILE, _IS_FILE, _IS_PIPE = 0o170000, stat.S_IFREG, stat.S_IFIFO
+
+
+class Source(NamedTuple):
+    """What a source can do. `readinto`: None when it only returns bytes. `rest`: the bytes from its position to the
+    end, as far as the system knows (0: it does not say); `fd`, `position`, `device`: of a file, or of a pipe."""
+
+    kind: Endpoint
+    readinto: ReadInto | None
+    rest: int
+    fd: int
+    position: int
+    device: int
+
+
+class Sink(NamedTuple):
+    """What a sink can do. `none_blocks`: whether None from `write` means that it would block (else: all was taken).
+    `keeps_none`: it is known to keep nothing of the memory it is given."""
+
+    kind: Endpoint
+    write: Write
+    none_blocks: bool
+    keeps_none: bool
+
+
+def source_of(src: Any) -> Source:
+    """What `src` can do; a `TypeError` when it is no source. What it has buffered for writing is flushed."""
+    kind = type(src)
+    if kind is BufferedReader or kind is FileIO or kind is BufferedRandom:
+        raw = src if kind is FileIO else src.raw
+        if type(raw) is FileIO:
+            if kind is BufferedRandom:
+                src.flush()
+            fd = raw.fileno()
+            found = os.fstat(fd)
+            # As it comes: `readinto` of a buffered object waits until the chunk is full, and the sink waits with it.
+            readinto = src.readinto if kind is FileIO else src.readinto1
+            mode = found.st_mode & _KIND_OF_FILE
+            if mode == _IS_FILE:
+                position = src.tell()
+                rest = max(0, found.st_size - position)
+                return _new_tuple(Source, (FILE, readinto, rest, fd, position, found.st_dev))
+            return _new_tuple(Source, (PIPE if mode == _IS_PIPE else READINTO, readinto, 0, fd, 0, 0))
+    readinto = readinto_of(src)
+    if kind is io.BytesIO:
+        return _new_tuple(Source, (MEMORY, readinto, 0, -1, 0, 0))
+    if readinto is None:
+        read_of(src)
+        return _new_tuple(Source, (PLAIN, None, 0, -1, 0, 0))
+    found_socket = socket_of(src, exact=True)
+    if found_socket is None:
+        return _new_tuple(Source, (READINTO, readinto, 0, -1, 0, 0))
+    return _new_tuple(Source, (SOCKET, readinto, 0, found_socket.fileno(), 0, 0))
+
+
+def sink_of(dst: Any, size: int | None) -> Sink:
+    """What `dst` can do for `size` bytes (None: unknown); a `TypeError` when it is no sink."""
+    kind = type(dst)
+    if kind is BufferedWriter or kind is FileIO or kind is BufferedRandom:
+        raw = dst if kind is FileIO else dst.raw
+        if type(raw) is FileIO:
+            found = FILE if raw.seekable() else _pipe_or_plain(raw)
+            if kind is BufferedWriter and (size is None or size >= KERNEL_FROM):
+                # Straight to the file: a failing write then says how much was written, to the byte.
+                dst.flush()
+                return _new_tuple(Sink, (found, raw.write, True, True))
+            return _new_tuple(Sink, (found, dst.write, kind is FileIO, True))
+    write, none_blocks = write_of(dst)
+    plain_socket = socket_of(dst, exact=True) is not None
+    return _new_tuple(Sink, (SOCKET if plain_socket else PLAIN, write, none_blocks, plain_socket or kind is io.BytesIO))
+
+
+def _pipe_or_plain(raw: FileIO) -> Endpoint:
+    return PIPE if stat.S_ISFIFO(os.fstat(raw.fileno()).st_mode) else PLAIN
 
 
 class OpenFile(NamedTuple):
@@ -116,13 +198,10 @@ def finish_write(write: Write, data: Data, count: Any, *, none_blocks: bool) -> 
             if none_blocks:
                 raise not_ready("sink", done)
             return
-        if type(count) is not int or not 0 <= count <= total - done:
-            raise ValueError(f"write said it took {count!r} of {total - done} bytes: return how many it took, or None")
+        check_count(count, total - done, total)
         done += count
         if done == total:
             return
-        if count == 0:
-            raise OSError(errno.EIO, f"the sink takes no more bytes: {done} of {total} were written")
         with memoryview(data)[done:] as rest:
             try:
                 count = write(rest)
@@ -130,12 +209,20 @@ def finish_write(write: Write, data: Data, count: Any, *, none_blocks: bool) -> 
                 raise not_ready("sink", done + taken_before(error)) from error
 
 
+def check_count(count: Any, left: int, total: int) -> None:
+    """Raise unless `count` can be what a write of the last `left` of `total` bytes took."""
+    if type(count) is not int or not 0 <= count <= left:
+        raise ValueError(f"write said it took {count!r} of {left} bytes: return how many it took, or None")
+    if count == 0:
+        raise OSError(errno.EIO, f"the sink takes no more bytes: {total - left} of {total} were written")
+
+
 def not_ready(who: str, count: int = 0) -> BlockingIOError:
     """The error for an end that would block and was told not to, after `count` bytes."""
     return BlockingIOError(errno.EAGAIN, f"the {who} is not ready, and does not wait", count)
 
 
-def taken_before(error: BlockingIOError) -> int:
+def taken_before(error: BaseException) -> int:
     """How many bytes a write had taken when it raised `error`; a socket does not say, and has taken none."""
     count: int = getattr(error, "characters_written", 0)
     return count

@@ -87,6 +87,11 @@ MEMORY = Endpoint.MEMORY
 READINTO = Endpoint.READINTO
 PLAIN = Endpoint.PLAIN
 
+# Reasons that whoever carries a decision out asks for.
+CONFIGURED = "configured"
+SHARES = "the file system shares the bytes"
+_CUT = "the configured chunk is larger than memory may ever be"
+
 _new_tuple = tuple.__new__
 
 
@@ -149,9 +154,6 @@ def select_strategy(
     return _new_tuple(Decision, (CHUNKED, chunk, _CUT if cut else "larger than one chunk", cut))
 
 
-_CUT = "the configured chunk is larger than memory may ever be"
-
-
 def _decision(strategy: Strategy, chunk: int, reason: str, fallback: bool) -> Decision:
     # What Decision(...) does, without its Python-level __new__: half of the time.
     return _new_tuple(Decision, (strategy, chunk, reason, fallback))
@@ -180,8 +182,8 @@ def _configured(size: int | None, config: BufferPoolConfig, chunk: int, most: in
             return _decision(CHUNKED, chunk, "pooled is configured, but the size is unknown", True)
         if size > most or size > config.max_pool_bytes:
             return _decision(CHUNKED, chunk, "pooled is configured, but the object is larger than the pool", True)
-        return _decision(POOLED, min(max(size, config.min_buffer_size), most), "configured", False)
-    return _decision(wanted, chunk, _CUT if cut else "configured", cut)
+        return _decision(POOLED, min(max(size, config.min_buffer_size), most), CONFIGURED, False)
+    return _decision(wanted, chunk, _CUT if cut else CONFIGURED, cut)
 
 
 def _kernel_reason(size: int | None, src: Endpoint, dst: Endpoint, pressure: PressureLevel, clones: bool) -> str | None:
@@ -192,7 +194,7 @@ def _kernel_reason(size: int | None, src: Endpoint, dst: Endpoint, pressure: Pre
         if dst is SOCKET:
             return "sendfile spares a copy through this process"
         if clones and dst is FILE:
-            return "the file system shares the bytes"
+            return SHARES
     elif src is PIPE and (dst is SOCKET or dst is PIPE):
         return "splice spares a copy through this process"
     # Between files the kernel moves 64 KiB at a time: 16-25 % slower than a 256 KiB chunk. From a file to a pipe it

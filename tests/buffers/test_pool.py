@@ -14,7 +14,7 @@ import warnings
 import pytest
 
 from daramjwee.buffers import BufferPool, BufferPoolConfig, Lease, MemoryLedger
-from daramjwee.buffers.arenas import PAGE_BYTES, arena_plans, class_sizes
+from daramjwee.buffers.sizes import PAGE_BYTES, arena_plans, class_sizes
 from daramjwee.errors import Closed, ConfigError, LeaseError, LimitExceeded, Overloaded
 
 KIB, MIB = 1024, 1024 * 1024
@@ -492,11 +492,11 @@ def test_classes_cover_the_configured_bounds_in_whole_pages():
 def test_a_chunk_lost_to_an_interrupt_is_taken_up_again(pool):
     """Between taking it and making the lease nobody has it: `maintain` finds it."""
     pool.acquire(262144).release()
-    pool._frees[3].pop()
+    pool._chunks.table[63].pop()
     with pytest.raises(IndexError):
-        pool._frees[3].pop()
+        pool._chunks.table[63].pop()
     pool.maintain()
-    assert len(pool._frees[3]) == 1
+    assert len(pool._chunks.table[63]) == 1
 
 
 def test_repr_tells_the_state(pool):

@@ -1,7 +1,7 @@
 """Arenas: page-aligned mappings, carved into chunks of one size.
 
 Invariant: an arena's chunks never overlap and all begin on a page; it is unmapped when the last reference to any of
-its chunks' arrays is gone, never while a view of one exists.
+its chunks' memory is gone, never while a view of one exists.
 Threads: a chunk's counters are written by whoever has it; everything else by the holder of the pool's lock.
 Design: docs/design/memory.md
 """
@@ -9,25 +9,21 @@ Design: docs/design/memory.md
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import deque
+from sys import getrefcount
+from typing import TYPE_CHECKING, Protocol
 
-from daramjwee.units import KIB, MIB
+from daramjwee.buffers.sizes import ARENA_BYTES, PAGE_SHIFT
+from daramjwee.units import KIB
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Iterable
+    from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
 
-    from daramjwee.buffers.config import BufferPoolConfig
-
-PAGE_BYTES = mmap.PAGESIZE
-# A class's first arena is small and without huge pages: one touched byte of a huge page is 2 MiB resident.
-FIRST_ARENA_BYTES = 256 * KIB
-# From the second on, one huge page: growing costs 75 us/MiB instead of 780 in small pages (MADV_HUGEPAGE).
-ARENA_BYTES = 2 * MIB
-# Classes up to this size never need so much that a huge page is worth its 2 MiB.
-SMALL_CHUNK_BYTES = 16 * KIB
-# The classes within the configured bounds; those bounds and the configured sizes are classes too.
-CLASS_SIZES = (4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 512 * KIB, MIB)
+# What freed memory is filled with in debug mode: a value that is neither zero nor text, in steps of so much.
+POISON = b"\xdb" * (64 * KIB)
+# A table of free chunks by size in pages reaches so far; what is larger is looked up on the slow path.
+TABLE_PAGES = 4096
 
 
 class Home(Protocol):
@@ -46,15 +42,19 @@ class Home(Protocol):
 class Chunk:
     """One piece of memory that is leased as a whole.
 
-    `hits`, `misses`, `puts` and `place` are written by whoever has the chunk, so they need no lock: how often it
-    was taken from the free ones, how often mapped for the request, how often given back, and who has it.
+    `memory`: a view of it, which everything made over it refers to, by way of `buffer`: its reference count tells
+    whether something survives. `hits`, `misses`, `puts` and `place` are written by whoever has the chunk, so they
+    need no lock: how often it was taken from the free ones, how often mapped or waited for, how often given back, and
+    who has it.
     """
 
-    __slots__ = ("arena", "array", "free", "hits", "home", "misses", "place", "puts")
+    __slots__ = ("arena", "buffer", "free", "hits", "home", "memory", "misses", "place", "puts", "size")
 
-    def __init__(self, arena: Arena, array: Any, free: deque[Chunk], home: Home) -> None:
+    def __init__(self, arena: Arena, memory: memoryview, buffer: PickleBuffer, free: deque[Chunk], home: Home) -> None:
         self.arena = arena
-        self.array = array
+        self.memory = memory
+        self.buffer = buffer
+        self.size = memory.nbytes
         self.free = free
         self.home = home
         self.hits = 0
@@ -69,27 +69,60 @@ class Chunk:
             return ""
         return f" (acquired at {place[1]}:{place[2]})"
 
+    def poison(self) -> None:
+        """Overwrite all of it: who still reads it sees at once that it is no longer theirs."""
+        memory, step = self.memory, len(POISON)
+        for start in range(0, self.size, step):
+            memory[start : start + step] = POISON[: self.size - start]
+
+
+def _count_alone() -> int:
+    class Holder:
+        __slots__ = ("buffer", "memory")
+
+        memory: object
+        buffer: object
+
+    holder = Holder()
+    holder.memory = object()
+    holder.buffer = holder.memory
+    return getrefcount(holder.memory)
+
+
+# `getrefcount(chunk.memory)` when no view of the chunk is left: its slot, its buffer, and what the call itself holds.
+# Found out, because releases of Python count the last differently.
+ALONE = _count_alone()
+
+
+class PoisonedDeque(deque[Chunk]):
+    """The free chunks of a class in debug mode: what comes back is overwritten first."""
+
+    def append(self, chunk: Chunk, /) -> None:
+        chunk.poison()
+        super().append(chunk)
+
 
 class Arena:
-    """One mapping, carved into chunks of one size. `index` is the class's, None for a private one."""
+    """One mapping, carved into chunks of one size."""
 
-    __slots__ = ("bytes", "chunks", "index", "seen", "since")
+    __slots__ = ("bytes", "chunks", "seen", "since")
 
-    def __init__(self, total: int, index: int | None) -> None:
+    def __init__(self, total: int) -> None:
         self.bytes = total
-        self.index = index
         self.chunks: list[Chunk] = []
         self.seen = -1
         self.since = 0.0
 
     def carve(self, size: int, free: deque[Chunk], home: Home) -> None:
         """Map the memory and cut it into chunks of `size`."""
-        import ctypes  # 2 ms, and not needed before memory is
+        # `PickleBuffer.raw` gives a plain view of memory for a third of what memoryview(), cast and slice over a ctypes
+        # array cost. Imported late: 3 ms, and not needed before memory is.
+        from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
 
-        memory = _map(self.bytes)
-        kind = ctypes.c_char * size
-        for offset in range(0, self.bytes - size + 1, size):
-            self.chunks.append(Chunk(self, kind.from_buffer(memory, offset), free, home))
+        whole = memoryview(_map(self.bytes))
+        for start in range(0, self.bytes - size + 1, size):
+            memory = whole[start : start + size]
+            self.chunks.append(Chunk(self, memory, PickleBuffer(memory), free, home))
 
     def idle_for(self, now: float) -> float:
         """Seconds since its chunks were last seen to have been used, given that all are free now."""
@@ -101,7 +134,7 @@ class Arena:
 
 
 class Totals:
-    """What chunks that are gone have counted."""
+    """What chunks have counted."""
 
     __slots__ = ("hits", "misses", "puts")
 
@@ -110,33 +143,71 @@ class Totals:
 
     def add(self, chunks: Iterable[Chunk]) -> None:
         for chunk in chunks:
+            # Puts first: a lease that ends meanwhile is then counted as made and not yet given back.
             self.puts += chunk.puts
             self.hits += chunk.hits
             self.misses += chunk.misses
 
 
-def page_round(size: int) -> int:
-    """The least number of whole pages, in bytes, that holds `size` bytes; at least one page."""
-    return max(1, -(-size // PAGE_BYTES)) * PAGE_BYTES
+class ChunkClass:
+    """All chunks of one size: the free ones, and the arenas they are cut from. `size` 0: of any size, one an arena."""
+
+    __slots__ = ("arenas", "free", "size")
+
+    def __init__(self, size: int, *, poisoned: bool = False) -> None:
+        self.size = size
+        self.free: deque[Chunk] = PoisonedDeque() if poisoned else deque()
+        self.arenas: dict[Arena, None] = {}
+
+    @property
+    def poisoned(self) -> bool:
+        return type(self.free) is PoisonedDeque
+
+    def settle_at(self, home: Home) -> None:
+        """Have all its chunks go back to `home`."""
+        for arena in self.arenas:
+            for chunk in arena.chunks:
+                chunk.home = home
+
+    def take_idle(self, room: int | None, *, now: float = 0.0, age: float = 0.0) -> list[Arena]:
+        """Take out arenas with every chunk free, unused for `age` seconds at `now`, of at least `room` bytes where
+        there are (None: all)."""
+        taken: list[Arena] = []
+        chunks = _drain(self.free)
+        present: dict[Arena, int] = {}
+        for chunk in chunks:
+            present[chunk.arena] = present.get(chunk.arena, 0) + 1
+        for arena in reversed(tuple(self.arenas)):
+            if room is not None and room <= 0:
+                break
+            if present.get(arena) != len(arena.chunks) or (age and arena.idle_for(now) < age):
+                continue
+            if room is not None:
+                room -= arena.bytes
+            taken.append(arena)
+            del self.arenas[arena], present[arena]
+        # Chunks of the fullest arenas are taken first from now on, so that the others come to be idle.
+        kept = [chunk for chunk in chunks if chunk.arena in present]
+        kept.sort(key=lambda chunk: present[chunk.arena], reverse=True)
+        self.free.extendleft(reversed(kept))
+        return taken
 
 
-def class_sizes(config: BufferPoolConfig) -> tuple[int, ...]:
-    """The sizes of chunks of a pool, ascending, whole pages."""
-    least, most = config.min_buffer_size, config.max_buffer_size
-    sizes = {page_round(size) for size in CLASS_SIZES if least <= size <= most}
-    sizes |= {page_round(size) for size in (least, config.default_buffer_size, config.chunk_size or most, most)}
-    return tuple(sorted(sizes))
+def table_by_pages(classes: tuple[ChunkClass, ...]) -> list[deque[Chunk]]:
+    """For each size in pages, less one, the free chunks of the class that serves it."""
+    table: list[deque[Chunk]] = []
+    for kind in classes:
+        table += [kind.free] * (min(kind.size >> PAGE_SHIFT, TABLE_PAGES) - len(table))
+    return table
 
 
-def arena_plans(chunk_bytes: int, arenas: int) -> tuple[int, ...]:
-    """How large the next arena of a class should be that has `arenas` already: the best first, then smaller ones for
-    when there is no room."""
-    plans = [chunk_bytes]
-    if chunk_bytes < FIRST_ARENA_BYTES:
-        plans.append(FIRST_ARENA_BYTES // chunk_bytes * chunk_bytes)
-    if arenas and SMALL_CHUNK_BYTES < chunk_bytes < ARENA_BYTES:
-        plans.append(ARENA_BYTES // chunk_bytes * chunk_bytes)
-    return tuple(dict.fromkeys(reversed(plans)))
+def _drain(free: deque[Chunk]) -> list[Chunk]:
+    chunks = []
+    while True:
+        try:
+            chunks.append(free.popleft())
+        except IndexError:
+            return chunks
 
 
 def _map(size: int) -> mmap.mmap:

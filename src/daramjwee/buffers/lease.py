@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 import warnings
 from sys import getrefcount
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from daramjwee.buffers.arenas import ALONE
 from daramjwee.errors import LeaseError
 from daramjwee.units import format_size
 
@@ -23,20 +24,6 @@ if TYPE_CHECKING:
     from daramjwee.buffers.arenas import Chunk
 
 
-def _count_in_slot() -> int:
-    class Holder:
-        __slots__ = ("array",)
-
-    holder = Holder()
-    holder.array = object()  # type: ignore[attr-defined]  # a slot, which mypy does not see here
-    return getrefcount(holder.array)  # type: ignore[attr-defined]  # as above
-
-
-# `getrefcount(chunk.array)` when only the chunk refers to it: its slot, and what the call itself holds. Found out,
-# because releases of Python count the latter differently.
-ALONE = _count_in_slot()
-
-
 class Lease:
     """Memory on loan until `release`, or the end of a `with` block.
 
@@ -44,16 +31,35 @@ class Lease:
     borrower left. Release it once: a second `release`, or `view` after it, raises `LeaseError`. (The end of a
     `with` block after an early release does nothing.) A slice of `view` that is kept beyond the release stays as
     it is, its memory is then not reused before the slice is gone.
+
+    In debug mode (`LeakDetection.FULL`, or Python's development mode) memory is filled with 0xDB when it is free
+    again, so that whoever goes on using it by its address, behind Python's back, sees it at once.
     """
 
-    __slots__ = ("__weakref__", "_chunk", "size", "view")
+    __slots__ = ("_chunk", "_view", "size")
 
-    view: memoryview
+    # Behind a property: a `__getattr__` for what was released would make every access to every field slow (25 ns each).
+    _view: memoryview
 
     def __init__(self, chunk: Chunk, size: int) -> None:
         self._chunk: Chunk | None = chunk
         self.size = size
-        self.view = memoryview(chunk.array).cast("B")[:size]
+        self._view = chunk.buffer.raw()[:size]
+
+    @property
+    def view(self) -> memoryview:
+        try:
+            return self._view
+        except AttributeError:
+            raise self._gone() from None
+
+    @view.setter
+    def view(self, view: memoryview) -> None:
+        self._view = view
+
+    @view.deleter
+    def view(self) -> None:
+        del self._view
 
     def __enter__(self) -> Self:
         return self
@@ -61,35 +67,33 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        chunk = self._chunk
-        if chunk is None:
-            return
         # The same as `release`, written out: a call costs a tenth of the whole lease.
-        view = self.view
         try:
-            del self.view
+            view = self._view
+            # Of two threads that release at once, exactly one gets past this line.
+            del self._view
         except AttributeError:
             return
+        chunk = self._chunk
         self._chunk = None
         try:
             view.release()
         except BufferError:
             pass
-        chunk.puts += 1
-        if getrefcount(chunk.array) == ALONE:
-            chunk.free.append(chunk)
-            if not chunk.home.alert:
+        chunk.puts += 1  # type: ignore[union-attr]  # None only without a view
+        if getrefcount(chunk.memory) == ALONE:  # type: ignore[union-attr]  # as above
+            chunk.free.append(chunk)  # type: ignore[union-attr, arg-type]  # as above
+            if not chunk.home.alert:  # type: ignore[union-attr]  # as above
                 return
         else:
-            chunk.home.suspects.append(chunk)
-        chunk.home.attend()
+            chunk.home.suspects.append(chunk)  # type: ignore[union-attr, arg-type]  # as above
+        chunk.home.attend()  # type: ignore[union-attr]  # as above
 
     def release(self) -> None:
         """Give the memory back. `LeaseError` when that was done before."""
-        view = self.view
         try:
-            # Of two threads that release at once, exactly one gets past this line.
-            del self.view
+            view = self._view
+            del self._view
         except AttributeError:
             raise self._gone() from None
         chunk = self._chunk
@@ -100,7 +104,7 @@ class Lease:
         except BufferError:
             pass  # something was made over the view itself: it counts as a survivor below
         chunk.puts += 1
-        if getrefcount(chunk.array) == ALONE:
+        if getrefcount(chunk.memory) == ALONE:
             chunk.free.append(chunk)
             if not chunk.home.alert:
                 return
@@ -112,12 +116,6 @@ class Lease:
     def released(self) -> bool:
         return self._chunk is None
 
-    def __getattr__(self, name: str) -> memoryview:
-        # Reached only for what is not there: `view`, after the release.
-        if name == "view":
-            raise self._gone()
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def _gone(self) -> LeaseError:
         return LeaseError(
             f"this lease of {format_size(self.size)} was released before: its memory may belong to somebody else now; "
@@ -125,7 +123,10 @@ class Lease:
         )
 
     def __del__(self) -> None:
-        chunk = getattr(self, "_chunk", None)  # missing when the making of the lease was interrupted
+        try:
+            chunk = self._chunk
+        except AttributeError:
+            return  # the making of the lease was interrupted
         if chunk is None:
             return
         self._chunk = None
@@ -141,6 +142,15 @@ class Lease:
                 stacklevel=2,
                 source=self,
             )
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("a lease cannot be copied: its memory is on loan once; acquire another, or copy its view's bytes")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a lease cannot be pickled: its memory belongs to this process; send its view's bytes")
+
+    def __replace__(self, **changes: object) -> NoReturn:
+        raise TypeError("a lease cannot be changed: acquire another")
 
     def __repr__(self) -> str:
         return f"<Lease of {format_size(self.size)}{', released' if self._chunk is None else ''}>"

@@ -1,7 +1,8 @@
 """The ledger: every byte promised or held, and the bound.
 
-Invariant: `held <= limit` at every moment, and `held` is what was charged minus what was credited. Requests that
-do not fit are granted first come, first served; `try_charge` never overtakes one that waits.
+Invariant: nothing is charged beyond `limit`, so `held <= limit` at every moment but for what was held when the limit was
+lowered; `held` is what was charged minus what was credited. Requests that do not fit are granted first come, first
+served; `try_charge` never overtakes one that waits.
 Threads: any. `credit` and `credit_later` never block and may run in a finalizer; reclaimers are asked, and waiters
 woken, with no lock held.
 Design: docs/design/memory.md
@@ -45,15 +46,16 @@ NO_WAIT = (False,)
 
 
 class Ticket:
-    """A place in the line: so many bytes, granted or not yet."""
+    """A place in the line: so many bytes, granted or not yet, or refused because they can never fit any more."""
 
-    __slots__ = ("epoch", "granted", "need", "wake")
+    __slots__ = ("epoch", "granted", "need", "refused", "wake")
 
     def __init__(self, need: int, wake: Callable[[], object] | None = None) -> None:
         self.need = need
         self.wake = wake
-        self.epoch = 0
+        self.epoch = -1  # of none, until it joins a line
         self.granted = False
+        self.refused = False
 
 
 class LedgerKernel:
@@ -87,6 +89,22 @@ class LedgerKernel:
         if not ticket.granted and ticket in self.line:
             self.line.remove(ticket)
         return self._advance()
+
+    def abandon(self, ticket: Ticket) -> list[Ticket]:
+        """Give up the place in the line, or what was granted; those granted because of it."""
+        if not ticket.granted:
+            return self.leave(ticket)
+        ticket.granted = False
+        return self.give(ticket.need)
+
+    def resize(self, limit: int) -> list[Ticket]:
+        """Have another limit. What is held stays held; those granted by a higher one, and those refused by a lower."""
+        self.limit = limit
+        refused = [ticket for ticket in self.line if ticket.need > limit]
+        for ticket in refused:
+            ticket.refused = True
+            self.line.remove(ticket)
+        return refused + self._advance()
 
     def give(self, count: int) -> list[Ticket]:
         """`count` bytes are no longer held; those granted because of it."""
@@ -125,15 +143,9 @@ class MemoryLedger:
     fork_order = 0
 
     def __init__(self, limit: Size) -> None:
-        try:
-            bound = parse_size(limit)
-        except ValueError as error:
-            raise ConfigError([Problem("limit", limit, str(error))], subject="MemoryLedger") from None
-        if bound < 1:
-            raise ConfigError([Problem("limit", limit, "must be at least 1 byte")], subject="MemoryLedger")
-        self._kernel = LedgerKernel(bound)
+        self._kernel = LedgerKernel(_parse_limit(limit))
         self._lock = threading.Lock()
-        self._credits: deque[int] = deque()
+        self._credits: deque[int | Ticket] = deque()
         self._reclaimers: list[Callable[[], Reclaimer | None]] = []
         self.epoch = 0
         reset_after_fork(self)
@@ -206,14 +218,15 @@ class MemoryLedger:
             if not ticket.granted:
                 # Once more, now that those who free memory can see that somebody waits.
                 self.reclaim(count)
-            while not ticket.granted and (left := began + seconds - monotonic()) > 0:
+            while not (ticket.granted or ticket.refused) and (left := began + seconds - monotonic()) > 0:
                 if not woken.acquire(timeout=min(left, LOOK_AGAIN_SECONDS)):
                     self.reclaim(count)
         except BaseException:
-            if self.leave_line(ticket):
-                self.credit(count)
+            self.abandon(ticket)
             raise
         if not self.leave_line(ticket):
+            if ticket.refused:
+                self.check(count)
             raise self.overloaded(count, monotonic() - began)
 
     def credit(self, count: int) -> None:
@@ -223,6 +236,17 @@ class MemoryLedger:
 
     # For finalizers, which may interrupt a holder of the lock: `credit` does not wait for it either.
     credit_later = credit
+
+    def resize(self, limit: Size) -> None:
+        """Have another limit from now on. A higher one wakes who waits. A lower one takes nothing back: nothing more is
+        charged until enough was credited, idle memory is reclaimed, and who waits for more than it gets
+        `LimitExceeded`."""
+        bound = _parse_limit(limit)
+        with self._lock:
+            wake = self._kernel.resize(bound)
+        _wake(wake)
+        self._settle()
+        self.reclaim(0)
 
     def add_reclaimer(self, reclaim: Reclaimer) -> None:
         """Ask `reclaim(n)` to free at least n bytes, where it can, before anybody waits. It credits what it frees
@@ -293,6 +317,16 @@ class MemoryLedger:
         self._settle()
         return ticket.granted
 
+    def abandon(self, ticket: Ticket) -> None:
+        """Give up a place in line, or what was granted there. Never blocks, and may run in a finalizer."""
+        self._credits.append(ticket)
+        self._settle()
+
+    def _give_locked(self, item: int | Ticket) -> list[Ticket]:
+        if not isinstance(item, Ticket):
+            return self._kernel.give(item)
+        return self._kernel.abandon(item) if item.epoch == self.epoch else []
+
     def _settle(self) -> None:
         # Whoever finds the lock taken leaves its credits to the holder, who looks again after letting go: so no
         # credit waits while nobody works, and nobody waits to credit.
@@ -303,7 +337,7 @@ class MemoryLedger:
             for _ in filter(None, map(self._lock.acquire, NO_WAIT)):
                 try:
                     while self._credits:
-                        wake += self._kernel.give(self._credits.popleft())
+                        wake += self._give_locked(self._credits.popleft())
                 finally:
                     self._lock.release()
                 break
@@ -316,6 +350,16 @@ class MemoryLedger:
         self._lock = threading.Lock()
         self._credits = deque()
         self.epoch += 1
+
+
+def _parse_limit(limit: Size) -> int:
+    try:
+        bound = parse_size(limit)
+    except ValueError as error:
+        raise ConfigError([Problem("limit", limit, str(error))], subject="MemoryLedger") from None
+    if bound < 1:
+        raise ConfigError([Problem("limit", limit, "must be at least 1 byte")], subject="MemoryLedger")
+    return bound
 
 
 class Forkable(Protocol):

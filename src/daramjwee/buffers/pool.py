@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from bisect import bisect_left
 from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import Copy, CopyResult, run_copy
+from daramjwee.buffers.gate import Priority
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
-from daramjwee.buffers.pressure import EFFECTS, NORMAL
+from daramjwee.buffers.pressure import EFFECTS, NORMAL, PressureLevel
+from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from typing import Self
 
     from daramjwee.buffers.arenas import Chunk
-    from daramjwee.buffers.gate import Priority, Slot
-    from daramjwee.buffers.pressure import PressureLevel
+    from daramjwee.buffers.gate import Slot
     from daramjwee.buffers.tee import ChunkedTeeReader
 
-# The place of a lease is recorded when none of these bits is set in the uses of its chunk, and when the chunk is new:
-# never, every 64th time, always. Recording costs as much as the whole lease.
-_UNRECORDED = {LeakDetection.OFF: -1, LeakDetection.SAMPLED: 63, LeakDetection.FULL: 0}
+# A lease is looked at closer when none of these bits is set in the uses of its chunk: every 64th time, always. That is
+# when its place is recorded (unless that is off) and its size noted; both cost as much as the whole lease.
+_UNMARKED = {LeakDetection.OFF: 63, LeakDetection.SAMPLED: 63, LeakDetection.FULL: 0}
+SAMPLE_EVERY = 64
 
 _new_lease = Lease.__new__
 
@@ -65,16 +66,19 @@ class BufferPool:
         self._tally = CopyTally()
         self._tally_lock = threading.Lock()
         self._base = BufferPoolStats()
-        self._unrecorded = _UNRECORDED[config.leak_detection]
-        self._use(Chunks(config, self._ledger, clock))
+        self._owns_ledger = ledger is None
+        self._config_lock = threading.Lock()
+        self._chunks = Chunks(config, self._ledger, clock)
+        self._follow()
         self._ledger.add_reclaimer(self._reclaim)
         reset_after_fork(self)
 
-    def _use(self, chunks: Chunks) -> None:
-        self._chunks = chunks
-        self._sizes = chunks.sizes
-        self._frees = chunks.frees
-        self._largest = chunks.sizes[-1] if self._config.enabled else -1
+    def _follow(self) -> None:
+        """Take over the configuration that holds for the chunks."""
+        config = self._config = self._chunks.config
+        self._unmarked = _UNMARKED[config.leak_detection]
+        if self._owns_ledger and self._ledger.limit != config.max_pool_bytes:
+            self._ledger.resize(config.max_pool_bytes)
 
     @property
     def config(self) -> BufferPoolConfig:
@@ -91,7 +95,11 @@ class BufferPool:
     # -- memory ------------------------------------------------------------------------------------------
 
     def acquire(
-        self, size: Size | None = None, *, timeout: Duration | None = None, priority: Priority | None = None
+        self,
+        size: Size | None = None,
+        *,
+        timeout: Duration | None = None,
+        priority: Priority | None = Priority.NORMAL,
     ) -> Lease:
         """A lease of exactly `size` bytes (None: `default_buffer_size`), waiting at most `timeout` (None:
         `acquire_timeout`) for memory. On this pool `priority` has no effect: who waits is served first come, first
@@ -99,43 +107,70 @@ class BufferPool:
 
         Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
         """
-        return self.lend(size, timeout=timeout)
-
-    def lend(self, size: Size | None = None, *, timeout: Duration | None = None) -> Lease:
-        """As `acquire`, and never held back by a gate: what copies, tees and fills use, which passed it before."""
         if timeout is not None:
             timeout = parse_timeout(timeout, "BufferPool.acquire")
-        if type(size) is int and 0 <= size <= self._largest and not self._chunks.alert:
+        chunks = self._chunks
+        if type(size) is int and size > 0 and not chunks.alert:
             try:
-                chunk = self._frees[bisect_left(self._sizes, size)].pop()
-            except IndexError:
+                chunk = chunks.table[(size - 1) >> PAGE_SHIFT].pop()
+            except IndexError:  # none is free, or the table does not reach so far
                 return self._acquire_slowly(size, timeout)
             uses = chunk.hits = chunk.hits + 1
-            if not uses & self._unrecorded:
-                _record_place(chunk)
+            if not uses & self._unmarked:
+                self._mark(chunk, size)
             # What Lease(chunk, size) does, without the call: a seventh of the whole.
             lease = _new_lease(Lease)
             lease._chunk = chunk
             lease.size = size
-            lease.view = memoryview(chunk.array).cast("B")[:size]
+            lease._view = chunk.buffer.raw() if size == chunk.size else chunk.buffer.raw()[:size]
             return lease
         return self._acquire_slowly(size, timeout)
 
+    # The same, never held back by a gate: what copies, tees and fills use, which passed it before. (Not a method around
+    # the other: a call costs a tenth of the whole.)
+    lend = acquire
+
+    async def acquire_async(
+        self,
+        size: Size | None = None,
+        *,
+        timeout: Duration | None = None,  # noqa: ASYNC109 - the same parameters as `acquire`
+        priority: Priority | None = Priority.NORMAL,
+    ) -> Lease:
+        """As `acquire`, waiting without holding up the event loop, in the same line. A cancelled wait leaves nothing
+        behind; the lease is the same, and may be released from any thread or task."""
+        count, seconds = self._parse_request(size, timeout)
+        return self._lease_of(await self._chunks.obtain_async(count, seconds), count)
+
+    # As `lend` is to `acquire`.
+    lend_async = acquire_async
+
     def _acquire_slowly(self, size: Size | None, timeout: float | None) -> Lease:
-        count = self._config.default_buffer_size if size is None else parse_count(size, "size", "acquire")
-        return self._lease(count, timeout, private=False)
+        count, seconds = self._parse_request(size, timeout)
+        return self._lease_of(self._chunks.obtain(count, seconds), count)
+
+    def _parse_request(self, size: Size | None, timeout: Duration | None) -> tuple[int, float]:
+        config = self._config
+        count = config.default_buffer_size if size is None else parse_count(size, "size", "acquire")
+        return count, config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.acquire")
 
     def acquire_private(self, size: int, timeout: float) -> Lease:
         """Internal, for copies: a lease of memory mapped for it alone, given back to the system at its release."""
-        return self._lease(size, timeout, private=True)
+        return self._lease_of(self._chunks.obtain(size, timeout, private=True), size)
 
-    def _lease(self, count: int, timeout: float | None, *, private: bool) -> Lease:
-        seconds = self._config.acquire_timeout if timeout is None else timeout
-        chunk = self._chunks.obtain(count, seconds, private=private)
+    def _lease_of(self, chunk: Chunk, count: int) -> Lease:
         uses = chunk.hits + chunk.misses
-        if not uses & self._unrecorded or (uses == 1 and self._unrecorded > 0):
-            _record_place(chunk)
+        if not uses & self._unmarked or uses == 1:
+            self._mark(chunk, count)
         return Lease(chunk, count)
+
+    def _mark(self, chunk: Chunk, size: int) -> None:
+        """Record who has the chunk, and what was asked for."""
+        uses = chunk.hits + chunk.misses
+        if self._config.leak_detection is not LeakDetection.OFF:
+            _record_place(chunk, uses)
+        if uses % SAMPLE_EVERY == 0:
+            self._chunks.sample(size, SAMPLE_EVERY)
 
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         """The place of a copy of `size` bytes (None: unknown) that will lease `need`; None where there is no gate."""
@@ -147,12 +182,25 @@ class BufferPool:
         return self._pressure
 
     def relieve(self, level: PressureLevel) -> int:
-        """Note the level of memory pressure; where it asks for that, give idle memory back at once. Bytes given back."""
+        """Note the level of memory pressure. Where it asks for that, idle memory goes back at once, and while it lasts
+        none is kept; bytes given back."""
         self._pressure = level
-        return 0 if EFFECTS[level].keeps_idle else self._chunks.reclaim(self._config.max_pool_bytes)
+        return self._chunks.relieve(keeps_idle=EFFECTS[level].keeps_idle)
+
+    def reconfigure(self, config: BufferPoolConfig) -> None:
+        """Use `config` from now on, whole. Leases that are out and copies under way finish as they began; who waits for
+        memory waits under the new limits. A pool with a ledger of its own also changes its limit to `max_pool_bytes`.
+        """
+        with self._config_lock:
+            try:
+                self._chunks.reconfigure(config)
+            finally:
+                # An interrupt came before or after the one step that counts: either way, follow it.
+                self._follow()
 
     def maintain(self) -> int:
-        """Give memory back to the system that nobody has used for `max_idle_age`; bytes given back."""
+        """Give memory back to the system that nobody has used for `max_idle_age`, and fit the sizes of chunks to what
+        was asked for; bytes given back."""
         return self._chunks.maintain(self._clock.monotonic())
 
     def _reclaim(self, count: int) -> int:
@@ -168,7 +216,7 @@ class BufferPool:
         *,
         limit: Size | None = None,
         timeout: Duration | None = None,
-        priority: Priority | None = None,
+        priority: Priority | None = Priority.NORMAL,
         progress: Callable[[int, int | None], object] | None = None,
         cancel: Callable[[], object] | None = None,
     ) -> CopyResult:
@@ -192,9 +240,10 @@ class BufferPool:
             getattr(cancel, "is_set", cancel),
         )
         seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.copy")
-        strategy = run_copy(run, src, dst, self, seconds)
+        strategy = run_copy(run, src, dst, self, seconds, priority)
         with self._tally_lock:
             self._tally.add(strategy, run.done)
+            self._tally.fallbacks += run.fallback is not None
         return CopyResult(run.done, run.chunks, strategy, perf_counter() - began)
 
     def tee(
@@ -242,11 +291,14 @@ class BufferPool:
         old = self._chunks
         old.orphan()
         self._tally_lock = threading.Lock()
+        self._config_lock = threading.Lock()
         self._tally = CopyTally()
         self._base = BufferPoolStats()
-        new = Chunks(self._config, self._ledger, self._clock)
+        new = Chunks(old.config, self._ledger, self._clock)
         new.closed = new.alert = old.closed
-        self._use(new)
+        new.keeps_idle = old.keeps_idle
+        self._chunks = new
+        self._follow()
 
     def __repr__(self) -> str:
         stats = self.stats()
@@ -269,8 +321,8 @@ def parse_count(value: Any, field: str, call: str) -> int:
         raise ConfigError([Problem(field, value, str(error))], subject=f"BufferPool.{call}") from None
 
 
-def _record_place(chunk: Chunk) -> None:
-    frame = sys._getframe(1)
+def _record_place(chunk: Chunk, uses: int) -> None:
+    frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("daramjwee.buffers"):
         frame = frame.f_back
-    chunk.place = (chunk.hits + chunk.misses, frame.f_code.co_filename, frame.f_lineno)
+    chunk.place = (uses, frame.f_code.co_filename, frame.f_lineno)

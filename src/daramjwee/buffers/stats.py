@@ -16,16 +16,36 @@ if TYPE_CHECKING:
     from daramjwee.buffers.strategy import Strategy
 
 
+class ChunkClassStats(NamedTuple):
+    """What the chunks of one size have done since the pool was made, and hold now.
+
+    `size`: bytes of a chunk, 0 for all memory that was mapped for one lease. `hits`, `misses`, `puts`: leases served
+    from a free chunk, served otherwise, and given back. `active`: on loan; `free`: ready to be leased; `arena_bytes`:
+    mapped. `kept`: whether chunks of this size are kept for reuse now (sizes come and go with what is asked for).
+    """
+
+    size: int = 0
+    hits: int = 0
+    misses: int = 0
+    puts: int = 0
+    active: int = 0
+    free: int = 0
+    arena_bytes: int = 0
+    kept: bool = False
+
+
 class BufferPoolStats(NamedTuple):
     """Counters since the pool was made or `reset_stats` was called, and what it holds now (not reset).
 
     `total_gets`, `total_puts`: leases made and given back. `pool_hits`: served from a free chunk; `pool_misses`:
     had to map memory or wait. `lost_leases`: garbage collected without release. `overloads`: requests that waited
-    in vain. `copies`, `copied_bytes` and `..._operations`: copies that ended, by strategy.
+    in vain. `copies`, `copied_bytes` and `..._operations`: copies that ended, by strategy. `fallbacks`: copies that
+    the configured strategy could not serve.
 
     `active_buffers`: on loan now. `quarantined`: given back while a view of it lives. `arena_bytes`: mapped for
     the pool, `private_bytes`: mapped for one lease each, `peak_bytes`: the most of both together. `waiting`:
-    requests in line.
+    requests in line. `chunks`: the same for each size of chunk, since the pool was made; their sums are the totals of
+    the pool, and `arena_bytes` and `private_bytes` together.
     """
 
     total_gets: int = 0
@@ -39,12 +59,14 @@ class BufferPoolStats(NamedTuple):
     pooled_operations: int = 0
     chunked_operations: int = 0
     direct_operations: int = 0
+    fallbacks: int = 0
     active_buffers: int = 0
     quarantined: int = 0
     arena_bytes: int = 0
     private_bytes: int = 0
     peak_bytes: int = 0
     waiting: int = 0
+    chunks: tuple[ChunkClassStats, ...] = ()
 
     @property
     def memory_efficiency(self) -> float:
@@ -53,16 +75,16 @@ class BufferPoolStats(NamedTuple):
 
 
 # Fields that count events; the others say what is held now.
-COUNTERS = BufferPoolStats._fields[:11]
+COUNTERS = BufferPoolStats._fields[:12]
 
 
 class CopyTally:
     """What the copies of one pool add up to. Written with the pool's tally lock held."""
 
-    __slots__ = ("bytes", "chunked", "direct", "pooled")
+    __slots__ = ("bytes", "chunked", "direct", "fallbacks", "pooled")
 
     def __init__(self) -> None:
-        self.bytes = self.pooled = self.chunked = self.direct = 0
+        self.bytes = self.pooled = self.chunked = self.direct = self.fallbacks = 0
 
     def add(self, strategy: Strategy, count: int) -> None:
         self.bytes += count
@@ -89,12 +111,14 @@ def snapshot(counts: Counts, tally: CopyTally) -> BufferPoolStats:
         pooled_operations=tally.pooled,
         chunked_operations=tally.chunked,
         direct_operations=tally.direct,
+        fallbacks=tally.fallbacks,
         active_buffers=gets - counts.puts,
         quarantined=counts.suspects,
         arena_bytes=counts.mapped,
         private_bytes=counts.private,
         peak_bytes=counts.peak,
         waiting=counts.waiting,
+        chunks=counts.chunks,
     )
 
 

@@ -1,0 +1,133 @@
+"""Waiting for memory: in two lines at once, the pool's for a chunk that comes back, and the ledger's for room.
+
+Invariant: a waiter is in the pool's line, or has a chunk, or has left; what it was given and does not take goes back,
+whatever ends the wait. Threads and tasks stand in the same line.
+Threads: `over` and `wake` from any; the rest by whoever waits, or by the holder of the pool's lock.
+Design: docs/design/memory.md
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from daramjwee.buffers.ledger import Ticket
+from daramjwee.buffers.sizes import page_round
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+    from daramjwee.buffers.arenas import Chunk
+    from daramjwee.buffers.chunks import Chunks
+
+# How long a waiter sleeps at most before it looks again: a surviving view and a lost lease tell nobody of their end.
+# Tasks look less often: a thousand of them share one core.
+LOOK_AGAIN_SECONDS = 0.25
+LOOK_AGAIN_ASYNC_SECONDS = 1.0
+
+
+class Waiter:
+    """One request that found no memory: a thread, which sleeps until it is given a chunk, or its ticket is granted.
+
+    `private`: it wants memory mapped for it alone, and no chunk."""
+
+    __slots__ = ("_lock", "chunk", "closed", "private", "size", "ticket")
+
+    def __init__(self, size: int, *, private: bool = False) -> None:
+        self.size = size
+        self.private = private
+        self.chunk: Chunk | None = None
+        self.closed = False
+        self.ticket = Ticket(page_round(size), self.wake)
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    @property
+    def over(self) -> bool:
+        return self.ticket.granted or self.ticket.refused or self.closed or self.chunk is not None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody will ever take what it is given."""
+        return False
+
+    def sleep(self, seconds: float) -> None:
+        self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:
+            return  # woken already, by a chunk and a grant at the same time
+
+
+class TaskWaiter(Waiter):
+    """A request of a task, which awaits."""
+
+    __slots__ = ("_chunks", "_future", "_loop")
+
+    def __init__(self, size: int, loop: AbstractEventLoop, chunks: Chunks) -> None:
+        super().__init__(size)
+        self._loop = loop
+        self._chunks = chunks
+        self._future: Future[None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        return self._loop.is_closed()
+
+    async def rest(self, seconds: float) -> None:
+        """Until it is woken, at most `seconds`."""
+        future = self._future = self._loop.create_future()
+        if self.over:
+            return  # before there was a future to wake
+        handle = self._loop.call_later(seconds, self._stir)
+        try:
+            await future
+        finally:
+            handle.cancel()
+
+    def wake(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._stir)
+        except RuntimeError:  # the loop is closed, and its tasks never run again
+            self._chunks.abandon(self)
+
+    def _stir(self) -> None:
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+
+def wait_for_chunk(chunks: Chunks, size: int, seconds: float, *, private: bool) -> Chunk:
+    """A chunk of at least `size` bytes, given back by somebody or newly mapped, within `seconds`."""
+    began = monotonic()
+    waiter = Waiter(size, private=private)
+    try:
+        chunks.enter(waiter)
+        while not waiter.over and (left := began + seconds - monotonic()) > 0:
+            waiter.sleep(min(left, LOOK_AGAIN_SECONDS))
+            chunks.attend()
+        return chunks.leave(waiter, began)
+    except BaseException:
+        chunks.abandon(waiter)
+        raise
+
+
+async def wait_for_chunk_async(chunks: Chunks, size: int, seconds: float) -> Chunk:
+    """The same for a task. A cancellation, and the end of its loop, leave nothing behind."""
+    import asyncio
+
+    began = monotonic()
+    waiter = TaskWaiter(size, asyncio.get_running_loop(), chunks)
+    try:
+        chunks.enter(waiter)
+        while not waiter.over and (left := began + seconds - monotonic()) > 0:
+            await waiter.rest(min(left, LOOK_AGAIN_ASYNC_SECONDS))
+            chunks.attend()
+        return chunks.leave(waiter, began)
+    except BaseException:
+        # This may be the collector that ends a task whose loop is closed: it takes no lock.
+        chunks.abandon(waiter)
+        raise

@@ -87,6 +87,7 @@ class LargeOperationGate:
         self.offered: deque[AsyncWaiter] = deque()  # granted, and perhaps not yet seen by their task
         self._news: deque[Waiter] = deque()  # granted, or out of the line with an error, and not yet told
         self._spare: list[Token] = []
+        self._mixed = False  # tokens may come back with the share of an earlier configuration
         self._counts = GateCounts()
         self._set_share()
         if not self.closed:
@@ -117,6 +118,7 @@ class LargeOperationGate:
                 slot._place = token
                 return slot
             self.free.append(token)
+            del token  # whoever takes it now must be the only one who refers to it, also while this one waits
         return self._acquire_slowly(need, priority, timeout)
 
     def try_acquire(self, need: int = 0) -> Slot | None:
@@ -286,6 +288,10 @@ class LargeOperationGate:
 
     def _take_back_locked(self, now: float) -> None:
         kernel = self._kernel
+        if self._mixed:
+            while self._recall_locked():
+                pass
+            self._mixed = kernel.active > 0
         # Ended first and taken from the deque then: an interrupt in between does no harm, as an end counts once.
         while self.ended:
             waiter = self.ended[0]
@@ -363,6 +369,7 @@ class LargeOperationGate:
             self._work_locked(now)
             self._turn_away_locked(self._kernel.reconfigure(operations, bound, queued))
             self._set_share()
+            self._mixed = True
             # From here on every give-back looks; what came back just before, with the old share, is found now.
             self.alert = True
             while self._recall_locked():

@@ -60,9 +60,12 @@ class Place(Ticket):
 
     def __del__(self) -> None:
         # A taken place that nobody refers to: its slot was lost, or an interrupt came before there was one. (A free
-        # token ends together with its gate.)
-        if getattr(self, "state", None) is not GRANTED or self in self.back or self.epoch != self.gate.epoch:
-            return
+        # token ends together with its gate.) No call before it is in the list: an interrupt would come after it.
+        try:
+            if self.state is not GRANTED or self in self.back or self.epoch != self.gate.epoch:
+                return
+        except AttributeError:
+            return  # an interrupt came while it was made
         gate = self.gate
         gate.lost.append(self)
         if self.home.alert:

@@ -74,12 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m daramjwee.bench", description="Measure daramjwee beside its rivals; targets beside figures."
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=f"some of: {', '.join(SCENARIOS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: about a minute, figures less sure")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute or two, figures less sure")
     parser.add_argument("--json", metavar="FILE", help='write the report as JSON; "-" prints it instead of the table')
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument(
+        "--pictures", metavar="FOLDER", help="draw speed against object size as SVG there, instead (extra bench)"
+    )
     options = parser.parse_args(argv)
+    if options.pictures is not None and (options.only or options.json or options.strict):
+        parser.error("--pictures goes with --quick only: it draws curves and runs no scenario")
     try:
-        report = run(options.only, quick=options.quick, tell=lambda line: print(line, file=sys.stderr, flush=True))
+        if options.pictures is not None:
+            from daramjwee.bench.pictures import make
+
+            print(*make(options.pictures, quick=options.quick, tell=_tell), sep="\n")
+            return 0
+        report = run(options.only, quick=options.quick, tell=_tell)
     except ConfigError as error:
         parser.error(str(error))
     if options.json == "-":
@@ -90,3 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open(options.json, "wb") as file:
             file.write(to_json(report))
     return int(bool(report.failures) or (options.strict and bool(report.missed)))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ from daramjwee.buffers.gate_places import AlwaysAlert, AsyncWaiter, Place, Slot,
 from daramjwee.buffers.gate_stats import GateCounts, GateStats
 from daramjwee.buffers.ledger import DEFAULT_TIMEOUT_SECONDS, NO_WAIT, parse_timeout, reset_after_fork
 from daramjwee.model import SYSTEM_CLOCK, Clock
-from daramjwee.units import format_size
+from daramjwee.units import MIB, format_size
 
 if TYPE_CHECKING:
     from daramjwee.buffers.gate_kernel import Ticket
@@ -41,6 +41,10 @@ __all__ = ["GateStats", "LargeOperationGate", "Priority", "Slot"]
 LOOK_AGAIN_SECONDS = 0.25
 LOOK_AGAIN_ASYNC_SECONDS = 1.0
 
+# The most that a token carries. What needs more can afford the lock; and a token that carried all bytes of a gate of one
+# place would keep them when more places are allowed.
+MOST_SHARE_BYTES = MIB
+
 _new_slot = Slot.__new__
 
 
@@ -52,9 +56,9 @@ class LargeOperationGate:
     than `ageing` later, a LOW one before a HIGH one that came more than twice that later. At most `max_queued` wait.
     The head of the line is never overtaken, also when something smaller would fit.
 
-    An operation that comes while nobody waits has an equal share of the bytes (`max_bytes / max_operations`) reserved
-    for it, or what it needs if that is more; one that waited, exactly what it needs. `alert`: somebody waits, or
-    something else is due on a give-back.
+    An operation that comes while nobody waits has an equal share of the bytes (`max_bytes / max_operations`, at most
+    1 MiB) reserved for it, or what it needs if that is more; one that waited, exactly what it needs. `alert`: somebody
+    waits, or something else is due on a give-back.
     """
 
     fork_order = 1
@@ -95,7 +99,11 @@ class LargeOperationGate:
 
     def _set_share(self) -> None:
         kernel = self._kernel
-        self._share_bytes = sys.maxsize if kernel.max_bytes is None else kernel.max_bytes // kernel.max_operations
+        self._share_bytes = (
+            sys.maxsize
+            if kernel.max_bytes is None
+            else min(kernel.max_bytes // kernel.max_operations, MOST_SHARE_BYTES)
+        )
 
     # -- entering ----------------------------------------------------------------------------------------
 

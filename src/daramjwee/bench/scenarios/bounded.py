@@ -3,7 +3,7 @@ does everything finish, and is everything given back?
 
 Invariant: each case runs in a process of its own. Every copy's bytes are counted. The ledger is looked at by a thread of
 its own, as often as it gets to run; the peak of memory is the system's figure, above what was resident with all
-threads waiting at the start.
+threads and tasks there and waiting for the start.
 Threads: 64 that copy, or 16 beside an event loop; one that looks.
 Design: docs/design/bench.md
 """
@@ -117,22 +117,26 @@ def _run(pool: AdaptiveBufferPool, body: bytes, path: str, orders: list[list[int
     asked = sum(len(order) for order in orders) + tasks * LEASES_OF_A_TASK
     workers = [_Copies(pool, body, path, order) for order in orders]
     many = _Tasks(pool, tasks)
-    jobs: list[Callable[[], object]] = [worker.run for worker in workers]
+    jobs: list[Callable[[Callable[[], object]], object]] = [worker.run for worker in workers]
     if tasks:
         jobs.append(many.run)
-    gate = threading.Barrier(len(jobs) + 1)
+    ready, gate = threading.Barrier(len(jobs) + 1), threading.Barrier(len(jobs) + 1)
     failures: list[BaseException] = []
 
-    def job(work: Callable[[], object]) -> None:
+    def start() -> None:
+        ready.wait()
         gate.wait()
+
+    def job(run: Callable[[Callable[[], object]], object]) -> None:
         try:
-            work()
+            run(start)
         except BaseException as error:  # noqa: BLE001 - raised below, in the thread that asked
             failures.append(error)
 
     running = [threading.Thread(target=job, args=(each,)) for each in jobs]
     for thread in running:
         thread.start()
+    ready.wait()
     measurable = forget_peak()
     idle = resident_bytes()
     with _watched(pool) as seen:
@@ -185,8 +189,9 @@ class _Copies:
         self.sink = Glance()
         self.done = 0
 
-    def run(self) -> None:
-        """Copy all of them."""
+    def run(self, start: Callable[[], object]) -> None:
+        """Wait for the start, and copy all of them."""
+        start()
         for size, number in zip(self.order, counting()):
             source: Any = Source(self.body) if number % 2 else io.FileIO(self.path)
             with source:
@@ -200,21 +205,37 @@ class _Tasks:
         self.pool, self.tasks = pool, tasks
         self.done = 0
 
-    def run(self) -> None:
-        """Run an event loop until all tasks are done."""
+    def run(self, start: Callable[[], object]) -> None:
+        """Make the tasks in an event loop, wait for the start, and run them to their end."""
         import asyncio
 
-        asyncio.run(self._all())
+        with asyncio.Runner() as runner:
+            go = asyncio.Event()
+            tasks = runner.run(self._made(go))
+            start()
+            runner.run(self._finished(go, tasks))
 
-    async def _all(self) -> None:
+    async def _made(self, go: Any) -> list[Any]:
         import asyncio
 
-        await asyncio.gather(*(self._one(number) for number in range(self.tasks)))
+        sizes = random.Random(0)
+        made = [
+            asyncio.create_task(self._one(go, sizes.choices(CHUNKS, k=LEASES_OF_A_TASK))) for _ in range(self.tasks)
+        ]
+        await asyncio.sleep(0)  # each of them waits now
+        return made
 
-    async def _one(self, number: int) -> None:
+    async def _finished(self, go: Any, tasks: list[Any]) -> None:
         import asyncio
 
-        for size in random.Random(number).choices(CHUNKS, k=LEASES_OF_A_TASK):
+        go.set()
+        await asyncio.gather(*tasks)
+
+    async def _one(self, go: Any, sizes: list[int]) -> None:
+        import asyncio
+
+        await go.wait()
+        for size in sizes:
             with await self.pool.acquire_async(size) as lease:
                 lease.view[::4096] = b"x" * len(range(0, size, 4096))
                 await asyncio.sleep(0)

@@ -320,3 +320,27 @@ def test_fills_and_streams_of_a_cache_pass_the_gate():
             assert cache.get("other") == body
             with pytest.raises(Overloaded):
                 cache.buffers.acquire(LARGE)
+
+
+def test_back_pressure_shows_in_the_statistics(counting):
+    """Who is under way, waits, was sent away; a reset counts from now on and forgets nothing that is out."""
+    go = threading.Event()
+    with adaptive(max_concurrent_large_ops=1, max_queued_large_ops=1) as pool:
+        first = counting(LARGE, go)
+        running = in_thread(lambda: pool.copy(first, Nowhere(), LARGE))
+        assert first.began.wait(30)
+        waiting = in_thread(lambda: pool.copy(counting(LARGE), Nowhere(), LARGE, priority=Priority.LOW))
+        wait_for_line(pool, 1)
+        with pytest.raises(Overloaded):
+            pool.copy(counting(LARGE), Nowhere(), LARGE)
+        gate = pool.stats().gate
+        assert (gate.active, gate.waiting, gate.waiting_low, gate.entered, gate.refused) == (1, 1, 1, 1, 1)
+        pool.reset_stats()
+        gate = pool.stats().gate
+        assert (gate.active, gate.waiting, gate.entered, gate.refused) == (1, 1, 0, 0)
+        go.set()
+        for thread, outcome in (running, waiting):
+            thread.join(30)
+            assert outcome[0].bytes == LARGE
+        gate = pool.stats().gate
+        assert (gate.active, gate.waiting, gate.entered, gate.waited) == (0, 0, 1, 1) and gate.wait_seconds > 0

@@ -146,10 +146,13 @@ class AdaptiveBufferPool(BufferPool):
         self.gate.close()
         super().close()
 
+    def _snapshot(self) -> BufferPoolStats:
+        return super()._snapshot()._replace(gate=self.gate.stats())
+
     def __repr__(self) -> str:
         stats = self.stats()
         state = "closed" if self.closed else "open" if self._config.enabled else "disabled"
-        gate = self.gate.stats()
+        gate = stats.gate
         return (
             f"<{type(self).__name__} {state}, {stats.active_buffers} leased "
             f"({format_size(stats.arena_bytes + stats.private_bytes)} of {format_size(self._ledger.limit)}), "

@@ -45,6 +45,18 @@ class GateStats(NamedTuple):
     wait_seconds: float = 0.0
     longest_wait: float = 0.0
 
+    def since(self, base: GateStats) -> GateStats:
+        """The same with its counters taken from `base` on. What is now, and the longest wait, are not counters."""
+        return self._replace(
+            entered=self.entered - base.entered,
+            waited=self.waited - base.waited,
+            refused=self.refused - base.refused,
+            timed_out=self.timed_out - base.timed_out,
+            cancelled=self.cancelled - base.cancelled,
+            lost=self.lost - base.lost,
+            wait_seconds=self.wait_seconds - base.wait_seconds,
+        )
+
 
 class Tally:
     """How often one token was taken: written by whoever has the token, so it needs no lock."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from daramjwee.buffers.gate_stats import GateStats
 from daramjwee.buffers.strategy import CHUNKED, POOLED
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class BufferPoolStats(NamedTuple):
     `active_buffers`: on loan now. `quarantined`: given back while a view of it lives. `arena_bytes`: mapped for
     the pool, `private_bytes`: mapped for one lease each, `peak_bytes`: the most of both together. `waiting`:
     requests in line. `chunks`: the same for each size of chunk, since the pool was made; their sums are the totals of
-    the pool, and `arena_bytes` and `private_bytes` together.
+    the pool, and `arena_bytes` and `private_bytes` together. `gate`: large operations under way, waiting and sent away;
+    all zero on a pool without a gate.
     """
 
     total_gets: int = 0
@@ -67,6 +69,7 @@ class BufferPoolStats(NamedTuple):
     peak_bytes: int = 0
     waiting: int = 0
     chunks: tuple[ChunkClassStats, ...] = ()
+    gate: GateStats = GateStats()
 
     @property
     def memory_efficiency(self) -> float:
@@ -127,4 +130,4 @@ def since(now: BufferPoolStats, base: BufferPoolStats) -> BufferPoolStats:
     that puts never exceed gets."""
     changes = {name: getattr(now, name) - getattr(base, name) for name in COUNTERS}
     changes["total_gets"] += base.active_buffers
-    return now._replace(**changes)
+    return now._replace(**changes, gate=now.gate.since(base.gate))

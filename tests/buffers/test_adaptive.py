@@ -75,7 +75,7 @@ def in_thread(work) -> tuple[threading.Thread, list]:
     def run() -> None:
         try:
             outcome.append(work())
-        except Exception as error:  # noqa: BLE001 - the test looks at it
+        except Exception as error:  # the test looks at it
             outcome.append(error)
 
     thread = threading.Thread(target=run)
@@ -193,14 +193,11 @@ def test_sync_and_async_leases_stand_in_one_line():
         async def main() -> None:
             held = await pool.acquire_async("256KiB")
             first = asyncio.create_task(in_a_task("task 1"))
-            while pool.gate.stats().waiting != 1:
-                await asyncio.sleep(0)
+            await asyncio.to_thread(wait_for_line, pool, 1)
             thread, outcome = in_thread(in_a_thread)
-            while pool.gate.stats().waiting != 2:
-                await asyncio.sleep(0)
+            await asyncio.to_thread(wait_for_line, pool, 2)
             second = asyncio.create_task(in_a_task("task 2"))
-            while pool.gate.stats().waiting != 3:
-                await asyncio.sleep(0)
+            await asyncio.to_thread(wait_for_line, pool, 3)
             held.release()
             await asyncio.gather(first, second)
             await asyncio.to_thread(thread.join, 30)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers.gate import Slot
     from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.buffers.stats import BufferPoolStats
     from daramjwee.units import Duration, Size
 
 

@@ -15,16 +15,18 @@ from daramjwee.errors import ConfigError, LimitExceeded, Overloaded
 
 
 def test_every_interleaving_of_the_kernel_keeps_the_bound_and_the_order():
-    """Explored exhaustively: takes, joins, leaves and gives of small amounts in any order, 6 deep."""
-    limit, amounts = 3, (1, 2, 3)
+    """Explored exhaustively: takes, joins, leaves, gives, abandons and changes of the limit in any order, 5 deep."""
+    first_limit, amounts = 3, (1, 2, 3)
     seen = set()
     explored = 0
 
     def build(path):
+        limit = first_limit
         kernel = LedgerKernel(limit)
         held: list[int] = []  # what callers hold and owe
         tickets: list[Ticket] = []
         granted_order: list[Ticket] = []
+        held_before = 0
         for step, value in path:
             before = [ticket for ticket in tickets if not ticket.granted]
             if step == "take":
@@ -38,6 +40,20 @@ def test_every_interleaving_of_the_kernel_keeps_the_bound_and_the_order():
                 kernel.join(ticket)
             elif step == "give":
                 kernel.give(held.pop(value))
+            elif step == "resize":
+                limit = value
+                told = kernel.resize(limit)
+                refused = [ticket for ticket in before if ticket.need > limit]
+                assert [ticket for ticket in told if ticket.refused] == refused
+                assert all(ticket.granted for ticket in told if not ticket.refused)
+                for ticket in refused:
+                    tickets.remove(ticket)
+            elif step == "abandon":
+                granted = [ticket for ticket in tickets if ticket.granted and ticket.need in held]
+                held.remove(granted[value].need)
+                kernel.abandon(granted[value])
+                tickets.remove(granted[value])
+                granted_order.remove(granted[value])
             else:
                 kernel.leave(before[value])
                 tickets.remove(before[value])
@@ -46,26 +62,32 @@ def test_every_interleaving_of_the_kernel_keeps_the_bound_and_the_order():
                     granted_order.append(ticket)
                     held.append(ticket.need)
             waiting = [ticket for ticket in tickets if not ticket.granted]
-            assert kernel.held == sum(held) <= limit
+            assert kernel.held == sum(held)
+            # A lowered limit takes nothing back, and lets nothing more in.
+            assert kernel.held <= limit or kernel.held <= held_before
+            held_before = kernel.held
             assert list(kernel.line) == waiting
             assert granted_order == [ticket for ticket in tickets if ticket.granted][: len(granted_order)]
             # Nobody waits for what is free.
             assert not waiting or kernel.held + waiting[0].need > limit
-        return held, [ticket.need for ticket in tickets if not ticket.granted]
+        granted = [ticket.need for ticket in tickets if ticket.granted and ticket.need in held]
+        return held, [ticket.need for ticket in tickets if not ticket.granted], granted, limit
 
     todo = deque([()])
     while todo:
         path = todo.popleft()
-        held, waiting = build(path)
+        held, waiting, granted, limit = build(path)
         explored += 1
-        state = (tuple(sorted(held)), tuple(waiting), len(path))
-        if state in seen or len(path) == 6:
+        state = (tuple(sorted(held)), tuple(waiting), tuple(granted), limit, len(path))
+        if state in seen or len(path) == 5:
             continue
         seen.add(state)
         todo.extend((*path, ("take", amount)) for amount in amounts)
         todo.extend((*path, ("join", amount)) for amount in amounts)
         todo.extend((*path, ("give", index)) for index in range(len(held)))
         todo.extend((*path, ("leave", index)) for index in range(len(waiting)))
+        todo.extend((*path, ("abandon", index)) for index in range(len(granted)))
+        todo.extend((*path, ("resize", amount)) for amount in (1, 2, 4) if amount != limit)
     assert explored > 500
 
 
@@ -242,3 +264,85 @@ def test_a_forked_child_begins_with_nothing_held():
         os._exit(0 if ok and ledger.held == 0 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert ledger.held == 70 and ledger.epoch == epoch
+
+
+def test_a_higher_limit_wakes_who_waits_and_a_lower_one_takes_nothing_back():
+    """Nothing more is charged before enough came back."""
+    ledger = MemoryLedger(100)
+    ledger.charge(100)
+    thread = threading.Thread(target=ledger.charge, args=(50,), kwargs={"timeout": 30})
+    thread.start()
+    while not ledger.waiting:
+        thread.join(0.001)
+    ledger.resize("150B")
+    thread.join()
+    assert ledger.held == ledger.limit == 150
+    ledger.resize(60)
+    assert (ledger.held, ledger.limit) == (150, 60)
+    ledger.credit(90)
+    assert not ledger.try_charge(1)
+    ledger.credit(10)
+    assert ledger.try_charge(10) and not ledger.try_charge(1)
+
+
+def test_who_waits_for_more_than_a_lowered_limit_is_told_and_the_next_one_served():
+    """`LimitExceeded` at once, and not after the timeout."""
+    ledger = MemoryLedger(100)
+    ledger.charge(90)
+    outcomes: dict[int, object] = {}
+
+    def wait_for(count: int) -> None:
+        try:
+            ledger.charge(count, timeout=30)
+            outcomes[count] = "held"
+        except LimitExceeded as error:
+            outcomes[count] = error
+
+    threads = []
+    for position, count in enumerate((80, 20), start=1):
+        threads.append(threading.Thread(target=wait_for, args=(count,)))
+        threads[-1].start()
+        while ledger.waiting < position:
+            threads[-1].join(0.001)
+    ledger.resize(50)
+    threads[0].join()
+    assert isinstance(outcomes[80], LimitExceeded) and 20 not in outcomes
+    ledger.credit(90)
+    threads[1].join()
+    assert outcomes[20] == "held" and ledger.held == 20
+
+
+def test_a_lowered_limit_asks_for_idle_memory():
+    """What is held beyond it and idle is given up by its holders."""
+    ledger = MemoryLedger(100)
+    ledger.charge(100)
+    asked: list[int] = []
+
+    def reclaim(count: int) -> int:
+        asked.append(count)
+        ledger.credit(count)
+        return count
+
+    ledger.add_reclaimer(reclaim)
+    ledger.resize(70)
+    assert asked == [30] and ledger.held == 70
+    with pytest.raises(ConfigError, match="limit"):
+        ledger.resize(0)
+    assert ledger.limit == 70
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_a_place_given_up_in_a_finalizer_leaves_nothing_behind(granted):
+    """Also while the lock is taken, and also what was granted there."""
+    ledger = MemoryLedger(10)
+    ledger.charge(10)
+    ticket = Ticket(4)
+    ledger.join_line(ticket)
+    if granted:
+        ledger.credit(10)
+        assert ticket.granted and ledger.held == 4
+    with ledger._lock:  # what a collector run inside the ledger's own work looks like
+        ledger.abandon(ticket)
+    assert ledger.held == (0 if granted else 10) and ledger.waiting == 0
+    ledger.abandon(ticket)
+    assert ledger.held == (0 if granted else 10)

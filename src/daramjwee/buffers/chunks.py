@@ -27,6 +27,8 @@ from daramjwee.errors import Closed, Overloaded
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.ledger import MemoryLedger, Ticket
@@ -114,7 +116,9 @@ class Chunks:
         self._past: dict[int, Totals] = {}
         self._line: deque[Waiter] = deque()
         self._left: deque[Waiter] = deque()
-        self._visitors: list[Waiter] = []
+        # Who has entered and not left, in the line or given something already; the loops of those that are tasks.
+        self._visitors: dict[Waiter, None] = {}
+        self._loops: set[AbstractEventLoop] = set()
         self._ledger = ledger
         self._epoch = ledger.epoch
         self._lock = threading.Lock()
@@ -300,7 +304,9 @@ class Chunks:
             if self.closed:
                 raise closed_error()
             self._line.append(waiter)
-            self._visitors.append(waiter)
+            self._visitors[waiter] = None
+            if waiter.loop is not None:
+                self._loops.add(waiter.loop)
             self.alert = True
         ledger.join_line(waiter.ticket)
         self.attend()  # what came back just before
@@ -345,12 +351,15 @@ class Chunks:
     def _forget_locked(self, waiter: Waiter) -> None:
         if waiter in self._line:
             self._line.remove(waiter)
-        if waiter in self._visitors:
-            self._visitors.remove(waiter)
+        self._visitors.pop(waiter, None)
+        if not self._visitors:
+            self._loops.clear()
 
     def _serve_locked(self, todo: _Todo) -> None:
         """Take up what left waiters were given, and give free chunks to those in line, in its order."""
-        self._left.extend(waiter for waiter in self._visitors if waiter.gone)
+        closed = [loop for loop in self._loops if loop.is_closed()]
+        if closed:  # nobody will ever take what their tasks are given
+            self._left.extend(waiter for waiter in self._visitors if waiter.loop in closed)
         while self._left:
             waiter = self._left.popleft()
             self._forget_locked(waiter)
@@ -359,6 +368,8 @@ class Chunks:
                 chunk.free.append(chunk)
             todo.tickets.append(waiter.ticket)
         for waiter in tuple(self._line):
+            if not any(kind.free for kind in self._classes):
+                break
             if waiter.private:
                 continue
             chunk = self._pop_locked(bisect_left(self._sizes, waiter.size), len(self._sizes) - 1)
@@ -414,7 +425,8 @@ class Chunks:
         elif missing > 0:
             self._take_idle_locked(todo.gone, missing)
         # Never False in between while somebody waits: a give-back in that moment would go unseen.
-        self.alert = bool(self._visitors) or self.closed or missing > 0
+        due = len(self.samples) >= SAMPLES_DUE
+        self.alert = due or bool(self._visitors) or self.closed or missing > 0
         return todo
 
     def _sift_locked(self) -> None:

@@ -144,7 +144,9 @@ class Lease:
             )
 
     def __copy__(self) -> NoReturn:
-        raise TypeError("a lease cannot be copied: its memory is on loan once; acquire another, or copy its view's bytes")
+        raise TypeError(
+            "a lease cannot be copied: its memory is on loan once; acquire another, or copy its view's bytes"
+        )
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a lease cannot be pickled: its memory belongs to this process; send its view's bytes")

@@ -117,7 +117,7 @@ class BufferPool:
                 return self._acquire_slowly(size, timeout)
             uses = chunk.hits = chunk.hits + 1
             if not uses & self._unmarked:
-                self._mark(chunk, size)
+                self._mark(chunk, size, uses)
             # What Lease(chunk, size) does, without the call: a seventh of the whole.
             lease = _new_lease(Lease)
             lease._chunk = chunk
@@ -161,14 +161,13 @@ class BufferPool:
     def _lease_of(self, chunk: Chunk, count: int) -> Lease:
         uses = chunk.hits + chunk.misses
         if not uses & self._unmarked or uses == 1:
-            self._mark(chunk, count)
+            self._mark(chunk, count, uses)
         return Lease(chunk, count)
 
-    def _mark(self, chunk: Chunk, size: int) -> None:
+    def _mark(self, chunk: Chunk, size: int, uses: int) -> None:
         """Record who has the chunk, and what was asked for."""
-        uses = chunk.hits + chunk.misses
         if self._config.leak_detection is not LeakDetection.OFF:
-            _record_place(chunk, uses)
+            _record_place(chunk)
         if uses % SAMPLE_EVERY == 0:
             self._chunks.sample(size, SAMPLE_EVERY)
 
@@ -191,6 +190,12 @@ class BufferPool:
         """Use `config` from now on, whole. Leases that are out and copies under way finish as they began; who waits for
         memory waits under the new limits. A pool with a ledger of its own also changes its limit to `max_pool_bytes`.
         """
+        if not isinstance(config, BufferPoolConfig):
+            raise TypeError(
+                f"reconfigure takes a BufferPoolConfig, not {type(config).__name__}: use config.replace(...)"
+            )
+        if self._chunks.closed:
+            raise closed_error()
         with self._config_lock:
             try:
                 self._chunks.reconfigure(config)
@@ -321,8 +326,8 @@ def parse_count(value: Any, field: str, call: str) -> int:
         raise ConfigError([Problem(field, value, str(error))], subject=f"BufferPool.{call}") from None
 
 
-def _record_place(chunk: Chunk, uses: int) -> None:
+def _record_place(chunk: Chunk) -> None:
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("daramjwee.buffers"):
         frame = frame.f_back
-    chunk.place = (uses, frame.f_code.co_filename, frame.f_lineno)
+    chunk.place = (chunk.hits + chunk.misses, frame.f_code.co_filename, frame.f_lineno)

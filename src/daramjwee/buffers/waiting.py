@@ -30,15 +30,16 @@ LOOK_AGAIN_ASYNC_SECONDS = 1.0
 class Waiter:
     """One request that found no memory: a thread, which sleeps until it is given a chunk, or its ticket is granted.
 
-    `private`: it wants memory mapped for it alone, and no chunk."""
+    `private`: it wants memory mapped for it alone, and no chunk. `loop`: of a task."""
 
-    __slots__ = ("_lock", "chunk", "closed", "private", "size", "ticket")
+    __slots__ = ("_lock", "chunk", "closed", "loop", "private", "size", "ticket")
 
     def __init__(self, size: int, *, private: bool = False) -> None:
         self.size = size
         self.private = private
         self.chunk: Chunk | None = None
         self.closed = False
+        self.loop: AbstractEventLoop | None = None
         self.ticket = Ticket(page_round(size), self.wake)
         self._lock = threading.Lock()
         self._lock.acquire()
@@ -46,11 +47,6 @@ class Waiter:
     @property
     def over(self) -> bool:
         return self.ticket.granted or self.ticket.refused or self.closed or self.chunk is not None
-
-    @property
-    def gone(self) -> bool:
-        """Whether nobody will ever take what it is given."""
-        return False
 
     def sleep(self, seconds: float) -> None:
         self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
@@ -65,24 +61,22 @@ class Waiter:
 class TaskWaiter(Waiter):
     """A request of a task, which awaits."""
 
-    __slots__ = ("_chunks", "_future", "_loop")
+    __slots__ = ("_chunks", "_future")
+
+    loop: AbstractEventLoop
 
     def __init__(self, size: int, loop: AbstractEventLoop, chunks: Chunks) -> None:
         super().__init__(size)
-        self._loop = loop
+        self.loop = loop
         self._chunks = chunks
         self._future: Future[None] | None = None
 
-    @property
-    def gone(self) -> bool:
-        return self._loop.is_closed()
-
     async def rest(self, seconds: float) -> None:
         """Until it is woken, at most `seconds`."""
-        future = self._future = self._loop.create_future()
+        future = self._future = self.loop.create_future()
         if self.over:
             return  # before there was a future to wake
-        handle = self._loop.call_later(seconds, self._stir)
+        handle = self.loop.call_later(seconds, self._stir)
         try:
             await future
         finally:
@@ -90,7 +84,7 @@ class TaskWaiter(Waiter):
 
     def wake(self) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._stir)
+            self.loop.call_soon_threadsafe(self._stir)
         except RuntimeError:  # the loop is closed, and its tasks never run again
             self._chunks.abandon(self)
 

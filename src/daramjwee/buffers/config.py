@@ -33,7 +33,8 @@ LARGEST_COUNT = 1 << 20
 class LeakDetection(enum.Enum):
     """How much is recorded about who leased a buffer, for the warning when it is lost.
 
-    OFF: nothing. SAMPLED: the first lease of each buffer and every 64th after. FULL: every lease.
+    OFF: nothing. SAMPLED: the first lease of each buffer and every 64th after. FULL: every lease; memory is also filled
+    with 0xDB when it comes back, so that whoever reads it without having written it is found out.
     """
 
     OFF = "off"
@@ -58,15 +59,18 @@ RULES: tuple[tuple[str, Callable[[int, int], bool], str, str, str], ...] = (
 class BufferPoolConfig(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """How a buffer pool behaves. Sizes may be given as "64KiB", durations as "30s" or a timedelta.
 
-    `enabled`: False serves every request from private memory, given back at once. `default_buffer_size`: a
-    chunk for objects of unknown size. `min_buffer_size`, `max_buffer_size`: bounds of what is pooled; above
-    them memory is mapped for one lease only. `chunk_size`: None chooses (the default size; 512 KiB
-    for sockets from 4 MiB objects up). `large_object_strategy`: how objects from `large_object_threshold` up are copied.
-    `max_pool_bytes`: arenas kept by this pool. `acquire_timeout`: how long a request waits for memory.
-    `max_idle_age`: after that, memory nobody uses goes back to the system. `leak_detection`: see `LeakDetection`.
+    `enabled`: False serves every request from private memory, given back at once, and gates nothing.
+    `default_buffer_size`: a chunk for objects of unknown size. `min_buffer_size`, `max_buffer_size`: bounds of what is
+    pooled; above them memory is mapped for one lease only. `large_object_threshold`: from here on an object is large: a
+    configured strategy is obeyed, and operations pass the gate. `very_large_object_threshold`: from here on it counts as
+    very large. `large_object_strategy`: how large objects are copied. `chunk_size`: None chooses (the default size;
+    512 KiB for sockets from 4 MiB objects up; less under pressure); given, it is obeyed.
+    `max_concurrent_large_ops`: large operations of an `AdaptiveBufferPool` that run at once; up to `max_queued_large_ops`
+    more wait in line. `acquire_timeout`: how long a request waits, for its place and for memory.
+    `max_pool_bytes`: arenas kept by this pool. `max_idle_age`: after that, memory nobody uses goes back to the system.
+    `leak_detection`: see `LeakDetection`. What each trades for what: docs/design/strategy.md.
 
-    Accepted and checked, but without effect in this release: `max_concurrent_large_ops`, `max_queued_large_ops`,
-    `metrics_interval`, `enable_detailed_metrics`.
+    Accepted and checked, but without effect in this release: `metrics_interval`, `enable_detailed_metrics`.
 
     `ConfigError` lists every problem found, each with its field, the value as given, and what to do.
     """

@@ -437,7 +437,8 @@ class Chunks:
             self.leases_lost += 1
         for _ in range(len(suspects)):
             chunk = suspects.popleft()
-            (chunk.free if getrefcount(chunk.memory) == ALONE else suspects).append(chunk)
+            # Fewer after an interrupt of `Chunk.fit`.
+            (chunk.free if getrefcount(chunk.memory) <= ALONE else suspects).append(chunk)
 
     # -- going back to the system --------------------------------------------------------------------------
 

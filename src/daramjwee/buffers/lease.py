@@ -39,12 +39,9 @@ class Lease:
     __slots__ = ("_chunk", "_view", "size")
 
     # Behind a property: a `__getattr__` for what was released would make every access to every field slow (25 ns each).
+    _chunk: Chunk | None
     _view: memoryview
-
-    def __init__(self, chunk: Chunk, size: int) -> None:
-        self._chunk: Chunk | None = chunk
-        self.size = size
-        self._view = chunk.buffer.raw()[:size]
+    size: int
 
     @property
     def view(self) -> memoryview:

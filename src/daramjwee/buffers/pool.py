@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 _UNMARKED = {LeakDetection.OFF: 63, LeakDetection.SAMPLED: 63, LeakDetection.FULL: 0}
 SAMPLE_EVERY = 64
 
-_new_lease = Lease.__new__
-
 
 class BufferPool:
     """Reused, page-aligned buffer memory. Use it with `with`, or `close` it.
@@ -118,11 +116,16 @@ class BufferPool:
             uses = chunk.hits = chunk.hits + 1
             if not uses & self._unmarked:
                 self._mark(chunk, size, uses)
-            # What Lease(chunk, size) does, without the call: a seventh of the whole.
-            lease = _new_lease(Lease)
+            # As in `_lease_of`, without the call: a seventh of the whole.
+            lease = Lease()
             lease._chunk = chunk
             lease.size = size
-            lease._view = chunk.buffer.raw() if size == chunk.size else chunk.buffer.raw()[:size]
+            if size == chunk.size:
+                lease._view = chunk.buffer.raw()
+            else:
+                if size > chunk.size:
+                    chunk.fit(size)
+                lease._view = chunk.buffer.raw()[:size]
             return lease
         return self._acquire_slowly(size, timeout)
 
@@ -162,7 +165,13 @@ class BufferPool:
         uses = chunk.hits + chunk.misses
         if not uses & self._unmarked or uses == 1:
             self._mark(chunk, count, uses)
-        return Lease(chunk, count)
+        if count > chunk.size:
+            chunk.fit(count)
+        lease = Lease()
+        lease._chunk = chunk
+        lease.size = count
+        lease._view = chunk.buffer.raw()[:count]
+        return lease
 
     def _mark(self, chunk: Chunk, size: int, uses: int) -> None:
         """Record who has the chunk, and what was asked for."""
@@ -170,6 +179,8 @@ class BufferPool:
             _record_place(chunk)
         if uses % SAMPLE_EVERY == 0:
             self._chunks.sample(size, SAMPLE_EVERY)
+            if size != chunk.size:
+                chunk.fit(size)
 
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         """The place of a copy of `size` bytes (None: unknown) that will lease `need`; None where there is no gate."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daramjwee.buffers.adaptive import AdaptiveBufferPool
+from daramjwee.buffers.chunked import chunked_copy
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import CopyResult
 from daramjwee.buffers.gate import GateStats, LargeOperationGate, Priority
@@ -34,6 +35,7 @@ __all__ = [
     "SizeClass",
     "Strategy",
     "TeeStats",
+    "chunked_copy",
     "select_strategy",
     "send_file",
     "size_class",

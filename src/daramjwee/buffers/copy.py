@@ -9,19 +9,26 @@ Design: docs/design/memory.md
 from __future__ import annotations
 
 import logging
+import os
+from io import BufferedReader, BufferedWriter, FileIO, RawIOBase
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from daramjwee.buffers import clone
-from daramjwee.buffers.endpoints import sink_of, source_of
+from daramjwee.buffers.endpoints import Sink, sink_of, source_of
 from daramjwee.buffers.kernel_copy import at_end, copy_by_kernel, share_file
 from daramjwee.buffers.moving import ENDLESS, Copy
+from daramjwee.buffers.pressure import NORMAL
 from daramjwee.buffers.strategy import (
+    ADAPTIVE,
     CHUNKED,
     CONFIGURED,
     DIRECT,
     FILE,
+    KERNEL_FROM,
     MEMORY,
+    PLAIN,
+    POOLED,
     SHARES,
     Strategy,
     kernel_serves,
@@ -30,16 +37,19 @@ from daramjwee.buffers.strategy import (
 
 if TYPE_CHECKING:
     from daramjwee.buffers.config import BufferPoolConfig
-    from daramjwee.buffers.endpoints import Sink, Source
+    from daramjwee.buffers.endpoints import Source
     from daramjwee.buffers.gate import Priority, Slot
     from daramjwee.buffers.lease import Lease
     from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.buffers.moving import Room
     from daramjwee.buffers.pressure import PressureLevel
     from daramjwee.buffers.strategy import Decision
 
 __all__ = ["Copy", "CopyResult", "Lender", "run_copy"]
 
 logger = logging.getLogger(__name__)
+
+FILE_MODE, REGULAR = 0o170000, 0o100000
 
 # A kind of fallback is told once, then counted: it is the configuration that is odd, not each copy.
 _told_fallbacks: set[str] = set()
@@ -56,6 +66,10 @@ class CopyResult(NamedTuple):
 
 class Lender(Protocol):
     """What a copy asks of its pool."""
+
+    _config: BufferPoolConfig
+    _ledger: MemoryLedger
+    _pressure: PressureLevel
 
     @property
     def config(self) -> BufferPoolConfig: ...
@@ -75,6 +89,11 @@ class Lender(Protocol):
 
 def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priority: Priority | None = None) -> Strategy:
     """Decide how to copy, pass the gate, and copy; the strategy that was used."""
+    kind = type(src)
+    if (kind is BufferedReader or kind is FileIO) and run.plain and pool._pressure is NORMAL:
+        strategy = _short_way(run, src, dst, pool, timeout, priority)
+        if strategy is not None:
+            return strategy
     config = pool.config
     source = source_of(src)
     # What the system says of the rest of a file is better than what the caller expects.
@@ -107,6 +126,54 @@ def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priori
     with slot:
         left = max(0.0, began + timeout - monotonic())
         return _carry_out(run, source, src, sink, dst, decision, pool, config, left)
+
+
+def _short_way(
+    run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priority: Priority | None
+) -> Strategy | None:
+    """A file to another, or to a plain object, with nothing configured, watched, limited or short: what the long way would
+    decide and do (a test holds both to that) in half of its time, 5 us of the 45 that 256 KiB take. None: take the long
+    way."""
+    kind = type(dst)
+    raw = src.raw if type(src) is BufferedReader else src
+    out = dst.raw if kind is BufferedWriter else dst
+    config = pool._config
+    if type(raw) is not FileIO or config.large_object_strategy is not ADAPTIVE or config.chunk_size is not None:
+        return None
+    to_file = type(out) is FileIO
+    if to_file and not out.seekable():
+        return None
+    write = getattr(out if to_file else dst, "write", None)  # a socket has none
+    if write is None or not config.enabled or logger.isEnabledFor(logging.DEBUG):
+        return None
+    found = os.fstat(raw.fileno())
+    size = found.st_size
+    chunk = config.default_buffer_size
+    if size < KERNEL_FROM or found.st_dev not in clone.refusing or found.st_mode & FILE_MODE != REGULAR:
+        return None
+    size -= src.tell()
+    if size < KERNEL_FROM or chunk > pool._ledger.limit:
+        return None
+    strategy = CHUNKED
+    if size <= chunk:
+        strategy, chunk = POOLED, size
+    if out is not dst and to_file:
+        dst.flush()
+    began = monotonic()
+    slot = pool._admit(size, chunk, timeout, priority)
+    try:
+        if slot is not None:
+            timeout = max(0.0, began + timeout - monotonic())
+        with pool.lend(chunk, timeout=timeout) as lease:
+            readinto = src.readinto if raw is src else src.readinto1
+            if to_file:
+                run.flat(lease, readinto, src, write, size)
+            else:
+                run.through(lease, readinto, src, dst, Sink(PLAIN, write, isinstance(dst, RawIOBase), False))
+    finally:
+        if slot is not None:
+            slot.release()
+    return strategy
 
 
 def _carry_out(
@@ -151,13 +218,13 @@ def _carry_out(
     return strategy
 
 
-def through(run: Copy, lease: Lease, source: Source, src: Any, sink: Sink, dst: Any) -> None:
+def through(run: Copy, room: Room, source: Source, src: Any, sink: Sink, dst: Any) -> None:
     """Copy through the leased chunk."""
     assert source.readinto is not None
-    if sink.keeps_none and run.progress is None and run.cancel is None and run.limit == ENDLESS:
-        run.flat(lease, source.readinto, src, sink)
+    if run.plain and sink.keeps_none:
+        run.flat(room, source.readinto, src, sink.write, 0)
     else:
-        run.through(lease, source.readinto, src, dst, sink)
+        run.through(room, source.readinto, src, dst, sink)
 
 
 def sink_for(run: Copy, dst: Any, expected: int | None) -> Sink:

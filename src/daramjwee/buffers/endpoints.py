@@ -40,7 +40,7 @@ _KIND_OF_FILE, _IS_FILE, _IS_PIPE = 0o170000, stat.S_IFREG, stat.S_IFIFO
 
 class Source(NamedTuple):
     """What a source can do. `readinto`: None when it only returns bytes. `rest`: the bytes from its position to the
-    end, as far as the system knows (0: it does not say); `fd`, `position`, `device`: of a file, or of a pipe."""
+    end, where that is known (0: it is not); `fd`, `position`, `device`: of a file, or of a pipe."""
 
     kind: Endpoint
     readinto: ReadInto | None
@@ -80,7 +80,10 @@ def source_of(src: Any) -> Source:
             return _new_tuple(Source, (PIPE if mode == _IS_PIPE else READINTO, readinto, 0, fd, 0, 0))
     readinto = readinto_of(src)
     if kind is io.BytesIO:
-        return _new_tuple(Source, (MEMORY, readinto, 0, -1, 0, 0))
+        position = src.tell()
+        rest = max(0, src.seek(0, io.SEEK_END) - position)
+        src.seek(position)
+        return _new_tuple(Source, (MEMORY, readinto, rest, -1, position, 0))
     if readinto is None:
         read_of(src)
         return _new_tuple(Source, (PLAIN, None, 0, -1, 0, 0))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import io
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daramjwee.buffers.endpoints import check_count, not_ready, read_of, taken_before
 from daramjwee.errors import LeaseError
@@ -20,8 +20,7 @@ from daramjwee.units import MIB
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daramjwee.buffers.endpoints import Data, ReadInto, Sink
-    from daramjwee.buffers.lease import Lease
+    from daramjwee.buffers.endpoints import Data, ReadInto, Sink, Write
 
 # How often `progress` is called at most: as often as an eye can follow. So many bytes instead would be too often in a
 # fast copy, and too rarely in a slow one.
@@ -32,11 +31,21 @@ STEP_BYTES = 8 * MIB
 ENDLESS = 1 << 62
 
 
+class Room(Protocol):
+    """Memory to copy through: a lease, or a chunk of one's own."""
+
+    @property
+    def view(self) -> memoryview: ...
+
+    @property
+    def size(self) -> int: ...
+
+
 class Copy:
     """One running copy. `done`: bytes the sink has taken; `chunks`: pieces they came in; `fallback`: why what was
-    configured could not serve, None when it could."""
+    configured could not serve, None when it could; `plain`: nobody is told or asked, and nothing limits it."""
 
-    __slots__ = ("_due", "_told", "cancel", "chunks", "done", "fallback", "limit", "progress", "size")
+    __slots__ = ("_due", "_told", "cancel", "chunks", "done", "fallback", "limit", "plain", "progress", "size")
 
     def __init__(
         self,
@@ -52,6 +61,7 @@ class Copy:
         self.done = 0
         self.chunks = 0
         self.fallback: str | None = None
+        self.plain = progress is None and cancel is None and limit is None
         if progress is not None:
             self._told = -1
             self._due = monotonic() + PROGRESS_SECONDS
@@ -80,9 +90,11 @@ class Copy:
 
     # -- the loops ---------------------------------------------------------------------------------------
 
-    def flat(self, lease: Lease, readinto: ReadInto, src: Any, sink: Sink) -> None:
-        """`through` with nobody to tell or to ask, no limit, and a sink that is known to keep nothing."""
-        view, most, write = lease.view, lease.size, sink.write
+    def flat(self, room: Room, readinto: ReadInto, src: Any, write: Write, size: int) -> None:
+        """`through` with nobody to tell or to ask, no limit, and a sink that is known to keep nothing. `size`: where the
+        source ends, as the system said just now; a single read that brings all of it need not be followed by one that
+        brings nothing (0: it did not say)."""
+        view, most = room.view, room.size
         while True:
             try:
                 count = readinto(view)
@@ -101,17 +113,22 @@ class Copy:
             if taken == count:
                 self.done += count
             else:
-                self._go_on(sink, view[:count], taken, src)
+                self._go_on(write, True, view[:count], taken, src)
             self.chunks += 1
+            if count == size:
+                return
         if count is None:
             raise self.blocked(None)
 
-    def through(self, lease: Lease, readinto: ReadInto, src: Any, dst: Any, sink: Sink) -> None:
-        """Read into the leased chunk, write, again: until the end of the source, the limit, or a cancel."""
-        view, most = lease.view, lease.size
-        while not self.over:
-            room = min(self.limit - self.done, most)
-            window = view if room == most else view[:room]
+    def through(self, room: Room, readinto: ReadInto, src: Any, dst: Any, sink: Sink) -> None:
+        """Read into the chunk, write, again: until the end of the source, the limit, or a cancel."""
+        view, most = room.view, room.size
+        watched = not self.plain
+        wanted = most
+        while not (watched and self.over):
+            if watched:
+                wanted = min(self.limit - self.done, most)
+            window = view if wanted == most else view[:wanted]
             try:
                 count = readinto(window)
             except BlockingIOError as error:
@@ -123,8 +140,8 @@ class Copy:
                 if count is None:
                     raise self.blocked(None)
                 return
-            if not 0 < count <= room:
-                raise _bad_count(src, count, room)
+            if not 0 < count <= wanted:
+                raise _bad_count(src, count, wanted)
             piece = view[:count]
             try:
                 self.deliver(sink, piece, src)
@@ -135,7 +152,8 @@ class Copy:
                 except BufferError:
                     raise _kept(dst) from None
             self.chunks += 1
-            self.tell()
+            if watched:
+                self.tell()
 
     def by_reads(self, most: int, src: Any, sink: Sink) -> None:
         """The same for a source that returns bytes of its own: no chunk is needed."""
@@ -188,16 +206,16 @@ class Copy:
         if taken == len(data) and type(taken) is int:
             self.done += taken
         else:
-            self._go_on(sink, data, taken, src)
+            self._go_on(sink.write, sink.none_blocks, data, taken, src)
 
-    def _go_on(self, sink: Sink, data: Data, taken: Any, src: Any) -> None:
+    def _go_on(self, write: Write, none_blocks: bool, data: Data, taken: Any, src: Any) -> None:
         """After a first write that answered `taken`: until every byte is written, each counted as it is taken."""
         left = len(data)
         with memoryview(data) as whole:
             try:
                 while True:
                     if taken is None:
-                        if sink.none_blocks:
+                        if none_blocks:
                             raise not_ready("sink")
                         taken = left
                     check_count(taken, left, len(data))
@@ -206,7 +224,7 @@ class Copy:
                     if not left:
                         return
                     with whole[len(data) - left :] as rest:
-                        taken = sink.write(rest)
+                        taken = write(rest)
             except Exception as error:
                 self._refused(error, left, src)
                 raise

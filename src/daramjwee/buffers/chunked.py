@@ -1,0 +1,149 @@
+"""chunked_copy: a copy through one reused chunk, whatever strategy is configured.
+
+Invariant: the memory is chosen, and the gate passed, before any byte moves, so that a fallback neither loses nor
+repeats one. Whatever ends the copy, the memory is given back.
+Threads: a copy runs in its caller's thread.
+Design: docs/design/memory.md
+"""
+
+from __future__ import annotations
+
+import mmap
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
+
+from daramjwee.buffers.chunks import closed_error
+from daramjwee.buffers.config import BufferPoolConfig
+from daramjwee.buffers.copy import CopyResult, fell_back, sink_for, through
+from daramjwee.buffers.endpoints import source_of
+from daramjwee.buffers.gate import Priority
+from daramjwee.buffers.ledger import parse_timeout
+from daramjwee.buffers.moving import ENDLESS, Copy
+from daramjwee.buffers.pressure import NORMAL
+from daramjwee.buffers.strategy import CHUNKED, select_strategy
+from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
+from daramjwee.units import KIB, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+    from daramjwee.buffers.lease import Lease
+    from daramjwee.buffers.pool import BufferPool
+    from daramjwee.units import Duration, Size
+
+# What a standard copy takes (`shutil.copyfileobj`): the last resort, so no more than that.
+LAST_RESORT_BYTES = 64 * KIB
+_DEFAULTS = BufferPoolConfig()
+
+
+class OwnChunk:
+    """Page-aligned memory for one copy, of no pool."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.view = memoryview(self._memory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.view.release()
+            self._memory.close()
+        except BufferError:
+            pass  # a source or sink kept a view: the memory goes when that does
+
+
+def chunked_copy(
+    src: Any,
+    dst: Any,
+    size: int | None = None,
+    *,
+    pool: BufferPool | None = None,
+    chunk_size: Size | None = None,
+    limit: Size | None = None,
+    timeout: Duration | None = None,
+    priority: Priority | None = Priority.NORMAL,
+    progress: Callable[[int, int | None], object] | None = None,
+    cancel: Callable[[], object] | None = None,
+) -> CopyResult:
+    """Copy from `src` to `dst` through one reused chunk, from where both stand to the end of `src`, or `limit` bytes.
+
+    The same as `BufferPool.copy`, but never by the kernel or in one piece. `chunk_size` is obeyed; without it the chunk
+    follows from the size, both ends, the pool's configuration and its memory pressure. Without a `pool` the chunk is
+    mapped for this call alone. With one it is leased, after the pool's gate (which raises `Overloaded` as for any copy).
+    Where no such chunk is free within `timeout` (None: `acquire_timeout`), one of `min_buffer_size` serves if that is
+    free, and else 64 KiB outside of the pool, as a standard copy would take; either counts as a fallback.
+    """
+    began = perf_counter()
+    run = Copy(
+        None if size is None else _parse_bytes(size, "size"),
+        None if limit is None else _parse_bytes(limit, "limit"),
+        progress,
+        getattr(cancel, "is_set", cancel),
+    )
+    given = None if chunk_size is None else _parse_bytes(chunk_size, "chunk_size", least=1)
+    if pool is not None and pool.closed:
+        raise closed_error()
+    config = _DEFAULTS if pool is None else pool.config
+    seconds = config.acquire_timeout if timeout is None else parse_timeout(timeout, "chunked_copy")
+    source = source_of(src)
+    expected = source.rest or run.size
+    if run.limit != ENDLESS:
+        expected = run.limit if expected is None else min(expected, run.limit)
+    sink = sink_for(run, dst, expected)
+    chunk = given
+    if chunk is None:
+        pressure, most = (NORMAL, None) if pool is None else (pool.pressure, pool.ledger.limit)
+        chunk = select_strategy(
+            expected, config, src=source.kind, dst=sink.kind, pressure=pressure, most=most
+        ).chunk_size
+    waited = monotonic()
+    slot = None if pool is None else pool._admit(expected, chunk, seconds, priority)
+    try:
+        if source.readinto is None:
+            run.by_reads(chunk, src, sink)
+        else:
+            left = max(0.0, waited + seconds - monotonic())
+            with OwnChunk(chunk) if pool is None else _borrow(run, pool, chunk, left) as room:
+                through(run, room, source, src, sink, dst)
+    finally:
+        if slot is not None:
+            slot.release()
+    run.tell_end()
+    if pool is not None:
+        with pool._tally_lock:
+            pool._tally.add(CHUNKED, run.done)
+            if run.fallback is not None:
+                pool._tally.fallbacks += 1
+    return CopyResult(run.done, run.chunks, CHUNKED, perf_counter() - began)
+
+
+def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease | OwnChunk:
+    """A chunk of the pool: as wanted, else the smallest, else one of our own."""
+    try:
+        return pool.lend(chunk, timeout=timeout)
+    except (Overloaded, LimitExceeded) as error:
+        fell_back(run, f"no chunk to copy through ({type(error).__name__}): a small one serves")
+    small = pool.config.min_buffer_size
+    if small < chunk:
+        try:
+            return pool.lend(small, timeout=0)
+        except (Overloaded, LimitExceeded):
+            pass  # the last resort needs nothing of the pool
+    return OwnChunk(min(chunk, LAST_RESORT_BYTES))
+
+
+def _parse_bytes(value: Any, field: str, *, least: int = 0) -> int:
+    try:
+        count = parse_size(value)
+        if count < least:
+            raise ValueError(f"must be at least {least} byte")
+    except ValueError as error:
+        raise ConfigError([Problem(field, value, str(error))], subject="chunked_copy") from None
+    return count

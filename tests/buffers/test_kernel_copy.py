@@ -225,7 +225,7 @@ def test_a_pipe_is_no_file_for_the_kernel(pool, source_path):
 
 def test_without_these_calls_everything_goes_through_user_space(direct, source_path, tmp_path, monkeypatch):
     """Other systems: the same bytes."""
-    monkeypatch.setattr(kernel_copy, "_AVAILABLE", False)
+    monkeypatch.setattr(kernel_copy, "AVAILABLE", False)
     with open(source_path, "rb") as source, open(tmp_path / "t", "wb") as sink:
         assert direct.copy(source, sink).strategy is Strategy.DIRECT
         assert direct.stats().total_gets == 1, "through a private buffer"

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers import clone
 from daramjwee.buffers.endpoints import file_of, socket_of
-from daramjwee.buffers.splice import AVAILABLE as SPLICES
-from daramjwee.buffers.splice import LARGEST_CALL, end_of, splice, wait_for
+from daramjwee.buffers.splice import LARGEST_CALL, SPLICES, end_of, splice, wait_for
 from daramjwee.buffers.strategy import FILE, PIPE, SOCKET, kernel_serves
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     Move = Callable[[int, int], int]  # (bytes moved before, at most so many more) -> bytes moved, 0 at the end
 
 # copy_file_range and sendfile exist elsewhere, with other rules about partial results; not claimed.
-_AVAILABLE = sys.platform == "linux"
+AVAILABLE = sys.platform == "linux"
 # The kernel has no way between these two: another may have one.
 _NO_WAY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY)
 # What user space would only run into again.
@@ -44,7 +43,7 @@ def send_file(descriptor: int, offset: int, count: int, dst: Any) -> int:
     Returns the bytes copied: fewer than `count` where the file ends before, or the kernel cannot serve (0 when
     it never could); the caller goes on in user space from exactly there.
     """
-    if not _AVAILABLE or count <= 0:
+    if not AVAILABLE or count <= 0:
         return 0
     target = socket_of(dst, exact=True)
     opened = None if target is not None else file_of(dst)
@@ -66,7 +65,7 @@ def send_file(descriptor: int, offset: int, count: int, dst: Any) -> int:
 
 def copy_by_kernel(run: Copy, source: Source, src: Any, dst: Any, sink: Sink) -> bool:
     """Let the kernel copy what it can; True when that was everything. Else user space goes on at the exact byte."""
-    if not _AVAILABLE or not kernel_serves(source.kind, sink.kind):
+    if not AVAILABLE or not kernel_serves(source.kind, sink.kind):
         return False
     if source.kind is FILE:
         return _copy_file(run, source, src, dst, sink.kind)

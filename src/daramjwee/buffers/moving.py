@@ -120,8 +120,8 @@ class Copy:
         if count is None:
             raise self.blocked(None)
 
-    def through(self, room: Room, readinto: ReadInto, src: Any, dst: Any, sink: Sink) -> None:
-        """Read into the chunk, write, again: until the end of the source, the limit, or a cancel."""
+    def through(self, room: Room, readinto: ReadInto, src: Any, dst: Any, sink: Sink, size: int = 0) -> None:
+        """Read into the chunk, write, again: until the end of the source, the limit, or a cancel. `size`: as in `flat`."""
         view, most = room.view, room.size
         watched = not self.plain
         wanted = most
@@ -154,6 +154,8 @@ class Copy:
             self.chunks += 1
             if watched:
                 self.tell()
+            elif count == size:
+                return
 
     def by_reads(self, most: int, src: Any, sink: Sink) -> None:
         """The same for a source that returns bytes of its own: no chunk is needed."""

@@ -16,7 +16,7 @@ from daramjwee.buffers.strategy import PIPE, SOCKET
 if TYPE_CHECKING:
     from daramjwee.buffers.strategy import Endpoint
 
-AVAILABLE = hasattr(os, "splice")
+SPLICES = hasattr(os, "splice")
 # As much as one call moves at most on Linux.
 LARGEST_CALL = 0x7FFFF000
 # Ends that both say they are ready while the call says otherwise, so often in a row: user space shall find out why.

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger, arenas, chunks
+from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger, arenas, chunks, holdings
 from daramjwee.errors import Closed, DaramjweeError, LimitExceeded, Overloaded
 
 KIB, MIB = 1024, 1024 * 1024
@@ -174,8 +174,8 @@ def test_an_interrupt_in_the_middle_leaves_one_configuration_or_the_other(monkey
         with monkeypatch.context() as patch:
             for owner, name in (
                 (arenas.ChunkClass, "settle_at"),
-                (chunks, "ChunkClass"),
-                (chunks, "table_by_pages"),
+                (holdings, "ChunkClass"),
+                (holdings, "table_by_pages"),
                 (chunks, "class_sizes"),
                 (chunks.Chunks, "attend"),
             ):

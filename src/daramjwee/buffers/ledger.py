@@ -37,10 +37,8 @@ LOOK_AGAIN_SECONDS = 0.5
 # The least that `Overloaded.retry_after` says: below it a retry is a busy loop.
 LEAST_RETRY_SECONDS = 0.1
 
-
 # One ledger serves caches and pools; each calls its limit by another name.
 RAISE_LIMIT = "raise the ledger's limit (memory_limit of a cache, max_pool_bytes of a pool)"
-
 
 NO_WAIT = (False,)
 
@@ -238,9 +236,8 @@ class MemoryLedger:
     credit_later = credit
 
     def resize(self, limit: Size) -> None:
-        """Have another limit from now on. A higher one wakes who waits. A lower one takes nothing back: nothing more is
-        charged until enough was credited, idle memory is reclaimed, and who waits for more than it gets
-        `LimitExceeded`."""
+        """Have another limit. A higher one wakes who waits. A lower one takes nothing back: nothing is charged until
+        enough was credited, idle memory is reclaimed, and who waits for more than it gets `LimitExceeded`."""
         bound = _parse_limit(limit)
         with self._lock:
             wake = self._kernel.resize(bound)

@@ -13,7 +13,7 @@ from daramjwee.buffers.gate_stats import GateStats
 from daramjwee.buffers.strategy import CHUNKED, POOLED
 
 if TYPE_CHECKING:
-    from daramjwee.buffers.chunks import Counts
+    from daramjwee.buffers.holdings import Counts
     from daramjwee.buffers.strategy import Strategy
 
 

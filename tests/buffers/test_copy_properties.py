@@ -327,6 +327,7 @@ def ioctl(monkeypatch):
             fd, offset, count, to = struct.unpack("=qQQQ", argument)
             self.calls += 1
             assert request == clone.FICLONERANGE and count and not offset % 4096 and not to % 4096
+            assert not count % 4096 or offset + count == os.fstat(fd).st_size, "EINVAL: a part of a block"
             if self.error is not None:
                 raise OSError(self.error, "refused")
             assert os.pwrite(descriptor, os.pread(fd, count, offset), to) == count

@@ -374,6 +374,25 @@ def test_a_chunk_is_leased_once_and_used_for_every_read(pool):
     assert pool.stats().copies == 1
 
 
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_large_reads_of_a_plain_file_need_no_chunk_and_mix_with_those_that_do(pool, tmp_path, buffering):
+    """Its own bytes are handed out; a smaller read goes on in the chunk at the exact byte, and a huge one is no more
+    than what there is."""
+    data = bytes(range(250)) * 12_000
+    (tmp_path / "file").write_bytes(data)
+    sink = Sink([], None, says_how_many=False)
+    with open(tmp_path / "file", "rb", buffering=buffering) as file, pool.tee(file, sink) as tee:
+        got = tee.read(300_000)
+        assert (pool.stats().total_gets, file.tell(), tee.stats.reused) == (0, 300_000, 0)
+        for size in (10, 700_000, 262_144, 5, 400_000):
+            got += tee.read(size)
+            assert bytes(sink.data) == got == data[: len(got)]
+        assert tee.stats.bytes == len(got) and pool.stats().total_gets == 1
+        got += tee.read(1 << 40)
+        assert got == data == bytes(sink.data) and file.tell() == len(data)
+    assert pool.stats().copied_bytes == len(data)
+
+
 def test_an_object_larger_than_was_said_does_not_go_on_in_small_pieces(pool):
     """The chunk fits what was said; when more comes, it is given back for one that fits the unknown."""
     data = bytes(2_000_000)

@@ -19,6 +19,7 @@ from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_
 from daramjwee.buffers.strategy import CHUNKED, PLAIN, READINTO, SOCKET, select_strategy
 from daramjwee.buffers.tee_sink import TeeSink, let_go
 from daramjwee.errors import Closed, ConfigError, Problem
+from daramjwee.units import MIB
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 # What a search for a line's end looks at: most lines are shorter, and every look is a copy of so much.
 PEEK_BYTES = 4096
+# How plain files return bytes by one read. Where the caller wants no less than a chunk, that is a copy less.
+FRESH_READS: dict[type, Any] = {io.BufferedReader: io.BufferedReader.read1, io.FileIO: io.FileIO.read}
+# The most that is asked for so: a size may be said that is far more than there is.
+MOST_FRESH = 4 * MIB
 
 
 class TeeStats(NamedTuple):
@@ -73,6 +78,8 @@ class ChunkedTeeReader(io.BufferedIOBase):
             mend = 'must be "raise" or "drop"'
             raise ConfigError([Problem("on_sink_error", on_sink_error, mend)], subject="tee")
         self._readinto = readinto_of(src)
+        fresh = FRESH_READS.get(type(src))
+        self._read_fresh = None if fresh is None else fresh.__get__(src)
         self._read = None if self._readinto is not None else read_of(src)
         self._sink = TeeSink(sink, drop=on_sink_error == "drop")
         self._counted = False
@@ -111,7 +118,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
             return data
         parts: list[bytes] = []
         try:
-            self._gather(parts, sys.maxsize if size is None or size < 0 else size)
+            self._gather(parts, sys.maxsize if size is None or size < 0 else size, size or 0)
             return self._hand_out(parts)
         except BaseException:
             self._put_back(parts)
@@ -218,10 +225,10 @@ class ChunkedTeeReader(io.BufferedIOBase):
         self._start = start + count
         return count
 
-    def _gather(self, parts: list[bytes], wanted: int) -> None:
-        """Take `wanted` bytes, or as many as come in this call."""
+    def _gather(self, parts: list[bytes], wanted: int, said: int) -> None:
+        """Take `wanted` bytes, or as many as come in this call; `said`: how many the caller named, if any."""
         try:
-            while wanted > 0 and self._ready(bool(parts)):
+            while wanted > 0 and self._ready(bool(parts), min(wanted, said)):
                 start = self._start
                 stop = min(self._stop, start + wanted)
                 self._take(parts, stop)
@@ -236,15 +243,15 @@ class ChunkedTeeReader(io.BufferedIOBase):
         # No call in between, which an interrupt could follow: the bytes are in one of the two places.
         parts += (data,)
 
-    def _ready(self, later: bool) -> bool:
-        """Whether bytes are at hand, after a read of the source if there were none."""
+    def _ready(self, later: bool, wanted: int = 0) -> bool:
+        """Whether bytes are at hand, after a read of the source if there were none, of which `wanted` go out now."""
         if self._start == self._stop and self._behind is not None:
             (self._held, self._start, self._stop), self._behind = self._behind, None
-        return self._start < self._stop or self._pull(later, None) > 0
+        return self._start < self._stop or self._pull(later, None, wanted) > 0
 
     # -- the source --------------------------------------------------------------------------------------
 
-    def _pull(self, later: bool, room: memoryview | None) -> int:
+    def _pull(self, later: bool, room: memoryview | None, wanted: int = 0) -> int:
         """Read the source once, into `room` or the chunk; 0 at the end. With `later` (bytes wait to be handed out) an
         error is kept for the next read, and the answer is 0; but who would block is asked again then."""
         if self._source_error is not None:
@@ -256,7 +263,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
             return 0
         began = perf_counter()
         try:
-            count = self._read_source(room)
+            count = self._read_source(room, wanted)
         except BlockingIOError:
             raise
         except Exception as error:
@@ -278,14 +285,17 @@ class ChunkedTeeReader(io.BufferedIOBase):
             self._chunk_bytes = max(self._chunk_bytes, self._choose_chunk(None))
         return count
 
-    def _read_source(self, room: memoryview | None) -> int:
-        if self._readinto is None:
-            assert self._read is not None
-            data = self._read(self._chunk_bytes)
+    def _read_source(self, room: memoryview | None, wanted: int) -> int:
+        read, most = self._read, self._chunk_bytes
+        if room is None and wanted >= most and self._read_fresh is not None:
+            read, most = self._read_fresh, min(wanted, MOST_FRESH)
+        if read is not None:
+            data = read(most)
             if data is None:
                 raise not_ready("source")
             self._held, self._start, self._stop = data, 0, len(data)
             return len(data)
+        assert self._readinto is not None
         view = room
         if view is None:
             if self._lease is None or self._lease.size < self._chunk_bytes:

@@ -118,11 +118,12 @@ class PoisonedDeque(deque[Chunk]):
 class Arena:
     """One mapping, carved into chunks of one size."""
 
-    __slots__ = ("bytes", "chunks", "seen", "since")
+    __slots__ = ("bytes", "chunks", "ended", "seen", "since")
 
     def __init__(self, total: int) -> None:
         self.bytes = total
         self.chunks: list[Chunk] = []
+        self.ended = False
         self.seen = -1
         self.since = 0.0
 
@@ -181,10 +182,11 @@ class ChunkClass:
             for chunk in arena.chunks:
                 chunk.home = home
 
-    def take_idle(self, room: int | None, *, now: float = 0.0, age: float = 0.0) -> list[Arena]:
-        """Take out arenas with every chunk free, unused for `age` seconds at `now`, of at least `room` bytes where
-        there are (None: all)."""
-        taken: list[Arena] = []
+    def take_idle(
+        self, taken: list[tuple[ChunkClass, Arena]], room: int | None, *, now: float = 0.0, age: float = 0.0
+    ) -> None:
+        """Move to `taken` the arenas with every chunk free, unused for `age` seconds at `now`, of at least `room` bytes
+        where there are (None: all)."""
         chunks = _drain(self.free)
         present: dict[Arena, int] = {}
         for chunk in chunks:
@@ -196,13 +198,13 @@ class ChunkClass:
                 continue
             if room is not None:
                 room -= arena.bytes
-            taken.append(arena)
+            # No call between the two: so no interrupt can come when it is in neither.
             del self.arenas[arena], present[arena]
+            taken.append((self, arena))
         # Chunks of the fullest arenas are taken first from now on, so that the others come to be idle.
         kept = [chunk for chunk in chunks if chunk.arena in present]
         kept.sort(key=lambda chunk: present[chunk.arena], reverse=True)
         self.free.extendleft(reversed(kept))
-        return taken
 
 
 def table_by_pages(classes: tuple[ChunkClass, ...]) -> list[deque[Chunk]]:

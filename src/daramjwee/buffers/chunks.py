@@ -23,7 +23,7 @@ from daramjwee.errors import Closed
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from daramjwee.buffers.arenas import Arena, Chunk
+    from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.ledger import MemoryLedger, Ticket
     from daramjwee.buffers.waiting import Waiter
@@ -34,10 +34,9 @@ SAMPLES_DUE = 128
 
 
 class _Todo(NamedTuple):
-    """What is decided under the lock and done after it: waiters to wake, arenas to unmap, tickets to give up."""
+    """What is decided under the lock and done after it: waiters to wake, tickets to give up."""
 
     wake: list[Waiter]
-    gone: list[Arena]
     tickets: list[Ticket]
 
 
@@ -135,7 +134,7 @@ class Chunks(Holdings):
                     raise closed_error()
                 todo = self._work_locked()
                 chunk = None if self._line else self._find_locked(size, private, last=last)
-                self._shed_locked(todo)
+                self._shed_locked()
                 return chunk
         finally:
             if todo is not None:
@@ -172,7 +171,9 @@ class Chunks(Holdings):
                 chunk, waiter.chunk = waiter.chunk, None
                 if granted and chunk is None and not self.closed:
                     ticket.granted = False  # what follows gives it back where it fails
-                    return self._map_locked(ticket.need, self._singles)
+                    chunk = self._map_locked(ticket.need, self._singles, charged=True)
+                    assert chunk is not None
+                    return chunk
                 if granted:
                     todo.tickets.append(ticket)
                 if chunk is not None:
@@ -257,20 +258,20 @@ class Chunks(Holdings):
             waiter.wake()
         for ticket in todo.tickets:
             self._ledger.abandon(ticket)
-        return self._unmap(todo.gone) if todo.gone else 0
+        return self._unmap()
 
     def _work_locked(self) -> _Todo:
         self._pending = False
-        todo = _Todo([], [], [])
+        todo = _Todo([], [])
         self._follow_locked()
         self._sift_locked()
         self._serve_locked(todo)
-        self._bury_locked(todo.gone)
+        self._bury_locked()
         missing = max(self._ledger.missing, self.mapped - self._config.max_pool_bytes)
         if self.closed:
-            self._take_idle_locked(todo.gone, None)
+            self._take_idle_locked(None)
         elif missing > 0:
-            self._take_idle_locked(todo.gone, missing)
+            self._take_idle_locked(missing)
         # Never False in between while somebody waits: a give-back in that moment would go unseen.
         due = len(self.samples) >= SAMPLES_DUE
         self.alert = due or bool(self._visitors) or self.closed or missing > 0
@@ -283,13 +284,11 @@ class Chunks(Holdings):
         if self.orphaned:
             return 0
         with self._lock:
-            gone: list[Arena] = []
             self._sift_locked()
-            self._bury_locked(gone)
-            self._take_idle_locked(gone, count - sum(arena.bytes for arena in gone))
+            self._take_idle_locked(count - self._bury_locked())
             # Somebody may be about to wait: from now on, every give-back looks.
             self.alert = True
-        freed = self._unmap(gone)
+        freed = self._unmap()
         self._settle()
         return freed
 
@@ -298,12 +297,12 @@ class Chunks(Holdings):
         with self._lock:
             self.keeps_idle = keeps_idle
             todo = self._work_locked()
-            self._shed_locked(todo)
+            self._shed_locked()
         return self._finish(todo)
 
-    def _shed_locked(self, todo: _Todo) -> None:
+    def _shed_locked(self) -> None:
         if not self.keeps_idle:
-            self._take_idle_locked(todo.gone, None)
+            self._take_idle_locked(None)
 
     def maintain(self, now: float) -> int:
         """Unmap what nobody has used for `max_idle_age`, take up strays, learn sizes; bytes freed. `now`: monotonic
@@ -315,9 +314,10 @@ class Chunks(Holdings):
             self._maintained_at = now
             self._take_up_strays_locked()
             todo = self._work_locked()
-            self._shed_locked(todo)
+            self._shed_locked()
             for kind in self._classes:
-                self._bury_each_locked(todo.gone, kind, kind.take_idle(None, now=now, age=age))
+                kind.take_idle(self._taken, None, now=now, age=age)
+                self._doom_locked()
         return self._finish(todo)
 
     # -- the end ----------------------------------------------------------------------------------------------
@@ -359,6 +359,7 @@ class Chunks(Holdings):
     def __del__(self) -> None:
         # Nobody has a lease any more: a lease keeps its pool's memory alive. No lock may be waited for here.
         held = getattr(self, "mapped", 0) + getattr(self, "private", 0)
+        held += sum(arena.bytes for arena in getattr(self, "_doomed", ()))
         if held and self._epoch == self._ledger.epoch:
             self._ledger.credit_later(held)
 

@@ -93,6 +93,9 @@ class Holdings:
         # Classes whose chunks are unmapped as they come home; the first stays.
         self._ended: list[ChunkClass] = [self._singles]
         self._ended_home = EndedHome(self)
+        # Arenas on their way out: taken from their class, and then counted out but not yet unmapped.
+        self._taken: list[tuple[ChunkClass, Arena]] = []
+        self._doomed: deque[Arena] = deque()
         self._past: dict[int, Totals] = {}
         self._config = config
         self._sizes: tuple[int, ...] = ()
@@ -149,7 +152,7 @@ class Holdings:
                 return chunk
         # Too large for the pool, or the pool has all it may have: memory for this lease only.
         need = page_round(size)
-        return self._map_locked(need, self._singles) if self._ledger.try_charge(need) else None
+        return self._map_locked(need, self._singles)
 
     def _pop_locked(self, index: int, last: int) -> Chunk | None:
         for kind in self._classes[index : last + 1]:
@@ -164,27 +167,34 @@ class Holdings:
         # While memory is short, no more than is asked for.
         plans = arena_plans(kind.size, len(kind.arenas)) if self.keeps_idle else (kind.size,)
         for total in plans:
-            if self.mapped + total <= self._config.max_pool_bytes and self._ledger.try_charge(total):
-                return self._map_locked(total, kind)
+            if self.mapped + total <= self._config.max_pool_bytes:
+                chunk = self._map_locked(total, kind)
+                if chunk is not None:
+                    return chunk
         return None
 
-    def _map_locked(self, total: int, kind: ChunkClass) -> Chunk:
-        """Map an arena that is charged already; its first chunk."""
+    def _map_locked(self, total: int, kind: ChunkClass, *, charged: bool = False) -> Chunk | None:
+        """Charge an arena, unless that was done, and map it: its first chunk; None where the ledger has no room."""
         arena = Arena(total)
         try:
+            charged = charged or self._ledger.try_charge(total)
+            if not charged:
+                return None
             arena.carve(kind.size or total, kind.free, self if kind.size else self._ended_home)
+            # No call from here to the counters: an interrupt comes before it is ours or after it is counted.
+            kind.arenas[arena] = None
+            if kind.size:
+                self.mapped += total
+            else:
+                self.private += total
+            self.peak = max(self.peak, self.mapped + self.private)
+            kind.free.extend(arena.chunks[:0:-1])
         except BaseException as error:  # an interrupt, too, or a size that no mapping can have: nothing is mapped
-            self._ledger.credit(total)
+            if charged and arena not in kind.arenas:
+                self._ledger.credit(total)
             if not isinstance(error, (OSError, OverflowError, MemoryError)):
                 raise
             raise Overloaded(f"the system gives no {format_size(total)} of memory: {error}", retry_after=1.0) from error
-        kind.arenas[arena] = None
-        kind.free.extend(arena.chunks[:0:-1])
-        if kind.size:
-            self.mapped += total
-        else:
-            self.private += total
-        self.peak = max(self.peak, self.mapped + self.private)
         arena.chunks[0].misses += 1
         return arena.chunks[0]
 
@@ -211,42 +221,63 @@ class Holdings:
                         chunks[at].puts = chunks[at].hits + chunks[at].misses
                         self.suspects.append(chunks[at])
 
-    def _take_idle_locked(self, gone: list[Arena], count: int | None) -> None:
-        """Add idle arenas of the classes to `gone`, at least `count` bytes of them where there are (None: all)."""
+    def _take_idle_locked(self, count: int | None) -> None:
+        """Doom idle arenas of the classes, at least `count` bytes of them where there are (None: all)."""
         for kind in self._classes:
             if count is not None and count <= 0:
                 return
-            taken = kind.take_idle(count)
-            self._bury_each_locked(gone, kind, taken)
+            kind.take_idle(self._taken, count)
+            freed = self._doom_locked()
             if count is not None:
-                count -= sum(arena.bytes for arena in taken)
+                count -= freed
 
-    def _bury_locked(self, gone: list[Arena]) -> None:
-        """Add to `gone` what came home of ended classes."""
+    def _bury_locked(self) -> int:
+        """Doom what came home of ended classes; how many bytes."""
+        freed = self._doom_locked()
         for kind in tuple(self._ended):
             if kind.free:
-                self._bury_each_locked(gone, kind, kind.take_idle(None))
+                kind.take_idle(self._taken, None)
+                freed += self._doom_locked()
             if not kind.arenas and kind is not self._singles:
                 self._ended.remove(kind)
+        return freed
 
-    def _bury_each_locked(self, gone: list[Arena], kind: ChunkClass, taken: list[Arena]) -> None:
-        for arena in taken:
-            gone.append(arena)
-            self._past.setdefault(kind.size, Totals()).add(arena.chunks)
-            if kind is self._singles:
-                self.private -= arena.bytes
-            else:
-                self.mapped -= arena.bytes
+    def _doom_locked(self) -> int:
+        """Count what was taken out, and leave it to `_unmap`; how many bytes. Where an interrupt stops it, the next one
+        goes on."""
+        freed = 0
+        while self._taken:
+            kind, arena = self._taken[-1]
+            if not arena.ended:
+                self._past.setdefault(kind.size, Totals()).add(arena.chunks)
+                if kind is self._singles:
+                    self.private -= arena.bytes
+                else:
+                    self.mapped -= arena.bytes
+                arena.ended = True
+            freed += arena.bytes
+            self._doomed.append(arena)
+            del self._taken[-1]
+        return freed
 
-    def _unmap(self, gone: list[Arena]) -> int:
-        total = sum(arena.bytes for arena in gone)
-        try:
-            for arena in gone:
-                arena.chunks.clear()  # the last references: the mappings end here
-            gone.clear()
-        finally:
-            if total and self._epoch == self._ledger.epoch:
-                self._ledger.credit(total)
+    def _unmap(self) -> int:
+        """Unmap what is doomed, with no lock held; bytes freed."""
+        total = 0
+        while self._doomed:
+            try:
+                arena = self._doomed[0]
+            except IndexError:
+                break
+            arena.chunks.clear()  # the last references: the mapping ends here
+            # Of two threads, or before and after an interrupt, exactly one credits it.
+            count, arena.bytes = arena.bytes, 0
+            if count and self._epoch == self._ledger.epoch:
+                self._ledger.credit(count)
+            total += count
+            try:
+                self._doomed.remove(arena)
+            except ValueError:
+                continue  # another thread was quicker
         return total
 
     def _rows_locked(self) -> tuple[ChunkClassStats, ...]:

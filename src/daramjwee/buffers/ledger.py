@@ -189,10 +189,16 @@ class MemoryLedger:
 
     def try_charge(self, count: int) -> bool:
         """Hold `count` more bytes, if they fit at once and nobody waits."""
-        self._settle()
-        with self._lock:
-            taken = self._kernel.take(count)
-        self._settle()
+        taken = False
+        try:
+            self._settle()
+            with self._lock:
+                taken = self._kernel.take(count)
+            self._settle()
+        except BaseException:  # an interrupt: the caller will not know
+            if taken:
+                self.credit(count)
+            raise
         return taken
 
     def charge(self, count: int, *, timeout: Duration | None = None) -> None:

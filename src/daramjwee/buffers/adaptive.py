@@ -9,7 +9,6 @@ Design: docs/design/strategy.md
 from __future__ import annotations
 
 import sys
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from daramjwee.buffers.config import BufferPoolConfig
@@ -98,10 +97,10 @@ class AdaptiveBufferPool(BufferPool):
         count, seconds = self._request(size, timeout)
         if count < self._gated_from:
             return self.lend(count, timeout=seconds)
-        began = monotonic()
+        began = self._clock.monotonic()
         slot = self.gate.acquire(count, priority=priority, timeout=seconds)
         try:
-            return _gated(self.lend(count, timeout=max(0.0, began + seconds - monotonic())), slot)
+            return _gated(self.lend(count, timeout=max(0.0, began + seconds - self._clock.monotonic())), slot)
         except BaseException:
             slot.release()
             raise
@@ -117,10 +116,10 @@ class AdaptiveBufferPool(BufferPool):
         count, seconds = self._request(size, timeout)
         if priority is None or count < self._gated_from:
             return await self.lend_async(count, timeout=seconds)
-        began = monotonic()
+        began = self._clock.monotonic()
         slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)
         try:
-            return _gated(await self.lend_async(count, timeout=max(0.0, began + seconds - monotonic())), slot)
+            return _gated(await self.lend_async(count, timeout=max(0.0, began + seconds - self._clock.monotonic())), slot)
         except BaseException:
             slot.release()
             raise

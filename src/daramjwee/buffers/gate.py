@@ -4,7 +4,7 @@ Invariant: every place is free (a token in the deque), taken (in a slot), or on 
 active is all of these, and never exceeds the limits. Sync and async waiters stand in one line.
 Threads: any. A free token is taken and given back without a lock; the lock is for bookkeeping when somebody must wait,
 or needs more bytes than a token carries. Giving back never blocks, and may happen in a finalizer.
-Design: docs/design/memory.md
+Design: docs/design/strategy.md
 """
 
 from __future__ import annotations

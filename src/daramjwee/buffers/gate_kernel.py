@@ -3,7 +3,7 @@
 Invariant: those who begin fit both limits, operations and bytes; the line is ordered by arrival time plus a penalty
 for lower priority, and its head is never overtaken, so nobody waits while the head fits and nobody waits for ever.
 Threads: none. A pure kernel without lock, clock or IO; the moment is handed in. Explored exhaustively by its test.
-Design: docs/design/memory.md
+Design: docs/design/strategy.md
 """
 
 from __future__ import annotations

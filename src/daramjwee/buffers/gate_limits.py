@@ -2,7 +2,7 @@
 
 Invariant: every refusal names its figures, and the settings that change it.
 Threads: any.
-Design: docs/design/memory.md
+Design: docs/design/strategy.md
 """
 
 from __future__ import annotations

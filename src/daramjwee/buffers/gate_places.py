@@ -3,7 +3,7 @@
 Invariant: a taken place is referred to by its slot alone. It comes back exactly once: by `release`, or, where its slot
 is lost or an interrupt came before there was one, by its own finalizer.
 Threads: any. Nothing here takes the gate's lock; a slot may be released in a finalizer.
-Design: docs/design/memory.md
+Design: docs/design/strategy.md
 """
 
 from __future__ import annotations

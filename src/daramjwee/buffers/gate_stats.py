@@ -3,7 +3,7 @@
 Invariant: exact when nothing runs. What is taken without the lock is counted in tallies, each written only by whoever
 has its token.
 Threads: everything but a tally is written by the holder of the gate's lock.
-Design: docs/design/memory.md
+Design: docs/design/strategy.md
 """
 
 from __future__ import annotations

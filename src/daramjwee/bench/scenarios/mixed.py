@@ -207,6 +207,13 @@ def _whole(count: int | None, size: int) -> None:
 WORKS: dict[str, Callable[[Any], Work]] = dict(zip(SIDES, (_pooled, _fresh, _fresh_kept, _fresh_dropped), strict=True))
 
 
+def _all_at(barrier: threading.Barrier) -> None:
+    """Wait until every thread but this one stands at `barrier`, or one of them failed."""
+    pause = threading.Event()
+    while barrier.n_waiting < barrier.parties - 1 and not barrier.broken:
+        pause.wait(0.001)
+
+
 def _together(works: list[Work], orders: list[Files]) -> Run:
     import resource
 
@@ -232,9 +239,7 @@ def _together(works: list[Work], orders: list[Files]) -> Run:
         thread.start()
     try:
         # Nobody moves anything before all are here: until then, memory is that of idle threads.
-        pause = threading.Event()
-        while started.n_waiting < THREADS and not started.broken:
-            pause.wait(0.001)
+        _all_at(started)
         measurable = forget_peak()
         idle = resident_bytes()
         started.wait()

@@ -22,6 +22,8 @@ from daramjwee.errors import Overloaded
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.ledger import MemoryLedger
@@ -52,6 +54,10 @@ class Counts(NamedTuple):
     waiting: int
     overloads: int
     chunks: tuple[ChunkClassStats, ...]
+
+
+# What was charged in another epoch is credited to nobody.
+_forget: Callable[[int], object] = int
 
 
 class EndedHome:
@@ -190,8 +196,10 @@ class Holdings:
             self.peak = max(self.peak, self.mapped + self.private)
             kind.free.extend(arena.chunks[:0:-1])
         except BaseException as error:  # an interrupt, too, or a size that no mapping can have: nothing is mapped
+            note = self._ledger.note_credit
             if charged and arena not in kind.arenas:
-                self._ledger.credit(total)
+                note(total)
+                self._ledger.settle()
             if not isinstance(error, (OSError, OverflowError, MemoryError)):
                 raise
             raise Overloaded(f"the system gives no {format_size(total)} of memory: {error}", retry_after=1.0) from error
@@ -269,10 +277,11 @@ class Holdings:
             except IndexError:
                 break
             arena.chunks.clear()  # the last references: the mapping ends here
-            # Of two threads, or before and after an interrupt, exactly one credits it.
+            # Of two threads, or before and after an interrupt, exactly one credits it: no call between the two lines.
+            note = self._ledger.note_credit if self._epoch == self._ledger.epoch else _forget
             count, arena.bytes = arena.bytes, 0
-            if count and self._epoch == self._ledger.epoch:
-                self._ledger.credit(count)
+            note(count)
+            self._ledger.settle()
             total += count
             try:
                 self._doomed.remove(arena)

@@ -92,8 +92,9 @@ class LedgerKernel:
         """Give up the place in the line, or what was granted; those granted because of it."""
         if not ticket.granted:
             return self.leave(ticket)
+        granted = self.give(ticket.need)
         ticket.granted = False
-        return self.give(ticket.need)
+        return granted
 
     def resize(self, limit: int) -> list[Ticket]:
         """Have another limit. What is held stays held; those granted by a higher one, and those refused by a lower."""
@@ -104,15 +105,20 @@ class LedgerKernel:
             self.line.remove(ticket)
         return refused + self._advance()
 
-    def give(self, count: int) -> list[Ticket]:
-        """`count` bytes are no longer held; those granted because of it."""
+    def give(self, count: int, queue: deque[int | Ticket] | None = None) -> list[Ticket]:
+        """`count` bytes are no longer held; those granted because of it. `queue`: loses its first in the same step, in
+        which no interrupt can come: it makes no call."""
         excess = count - self.held
         if count < 0 or excess > self.inherited:
+            if queue is not None:
+                del queue[0]
             raise ValueError(f"{count} bytes credited but only {self.held} are held: something was credited twice")
         if excess > 0:
             self.inherited -= excess
             count = self.held
         self.held -= count
+        if queue is not None:
+            del queue[0]
         return self._advance()
 
     def _advance(self) -> list[Ticket]:
@@ -197,7 +203,7 @@ class MemoryLedger:
             self._settle()
         except BaseException:  # an interrupt: the caller will not know
             if taken:
-                self.credit(count)
+                self._credits.append(count)
             raise
         return taken
 
@@ -236,6 +242,16 @@ class MemoryLedger:
     def credit(self, count: int) -> None:
         """`count` bytes are free again. Never blocks."""
         self._credits.append(count)
+        self._settle()
+
+    @property
+    def note_credit(self) -> Callable[[int], None]:
+        """A function of C code that notes bytes as free again, for `settle` to apply: no interrupt can come between what
+        is noted and its return."""
+        return self._credits.append
+
+    def settle(self) -> None:
+        """Apply what was noted. Never blocks."""
         self._settle()
 
     # For finalizers, which may interrupt a holder of the lock: `credit` does not wait for it either.
@@ -327,8 +343,10 @@ class MemoryLedger:
 
     def _give_locked(self, item: int | Ticket) -> list[Ticket]:
         if not isinstance(item, Ticket):
-            return self._kernel.give(item)
-        return self._kernel.abandon(item) if item.epoch == self.epoch else []
+            return self._kernel.give(item, self._credits)
+        wake = self._kernel.abandon(item) if item.epoch == self.epoch else []
+        del self._credits[0]
+        return wake
 
     def _settle(self) -> None:
         # Whoever finds the lock taken leaves its credits to the holder, who looks again after letting go: so no
@@ -340,7 +358,7 @@ class MemoryLedger:
             for _ in filter(None, map(self._lock.acquire, NO_WAIT)):
                 try:
                     while self._credits:
-                        wake += self._give_locked(self._credits.popleft())
+                        wake += self._give_locked(self._credits[0])
                 finally:
                     self._lock.release()
                 break

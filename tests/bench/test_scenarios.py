@@ -180,13 +180,15 @@ def test_the_lease_scenario_compares_with_a_method_and_counts_faults_exactly():
 
 
 def test_eight_threads_move_mixed_objects_by_every_side(tmp_path):
-    """Each side in a process of its own; through the pool hardly a page fault, without it at least one a page."""
+    """Each side in a process of its own; the pool touches no more memory than one chunk for each thread."""
     runs = mixed.measure(rounds=1, operations=4)
     assert set(runs) == set(mixed.SIDES)
     for side, (found,) in runs.items():
         assert found["operations"] == 8 * 4, side
         assert found["seconds"] > 0
-    assert runs["fresh, 4 kept"][0]["faults"] > 100 * max(1, runs["pool"][0]["faults"])
+    # At most one new chunk of 64 pages for each thread, whenever so many copy at once for the first time.
+    assert runs["pool"][0]["faults"] <= 8 * 64 + 256
+    assert runs["fresh, 4 kept"][0]["faults"] > 0
     assert runs["pool"][0]["ledger"] <= MIB // 2
 
 

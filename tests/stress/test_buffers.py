@@ -48,8 +48,8 @@ class Watch:
                 watch.steps += 1
                 watch.check(self.held <= self.limit == LIMIT, f"{self.held} held after {need} more")
 
-            def give(self, count: int) -> list[Any]:
-                granted = super().give(count)
+            def give(self, count: int, *queue: Any) -> list[Any]:
+                granted = super().give(count, *queue)
                 watch.steps += 1
                 watch.check(0 <= self.held <= self.limit, f"{self.held} held after {count} less")
                 return granted

@@ -188,7 +188,6 @@ def test_eight_threads_move_mixed_objects_by_every_side(tmp_path):
         assert found["seconds"] > 0
     # At most one new chunk of 64 pages for each thread, whenever so many copy at once for the first time.
     assert runs["pool"][0]["faults"] <= 8 * 64 + 256
-    assert runs["fresh, 4 kept"][0]["faults"] > 0
     assert runs["pool"][0]["ledger"] <= MIB // 2
 
 
@@ -231,7 +230,8 @@ def test_a_crowd_finishes_within_the_ledger_and_leaves_nothing():
         if row.name.endswith(("not finished", "after close()")):
             assert row.seen == 0, row
         if row.name.endswith("ledger at most"):
-            assert 0 < row.seen <= 32, row
+            assert row.seen <= 32, row
+            assert not row.note.startswith("0 samples"), row
 
 
 def test_rows_of_a_crowd_tell_what_went_over():

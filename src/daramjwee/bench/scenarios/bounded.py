@@ -168,7 +168,9 @@ def _watched(pool: AdaptiveBufferPool) -> Iterator[list[int]]:
     seen, over = [0, 0], threading.Event()
 
     def look() -> None:
-        while not over.wait(0.0002):
+        ended = False
+        while not ended:
+            ended = over.wait(0.0002)
             seen[0] = max(seen[0], pool.ledger.held)
             seen[1] += 1
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
-    from daramjwee.buffers.ledger import MemoryLedger, Ticket
+    from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.buffers.ledger_kernel import Ticket
     from daramjwee.buffers.waiting import Waiter
     from daramjwee.model import Clock
 

@@ -12,7 +12,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from daramjwee.buffers.ledger import Ticket
+from daramjwee.buffers.ledger_kernel import Ticket
 from daramjwee.buffers.sizes import page_round
 
 if TYPE_CHECKING:

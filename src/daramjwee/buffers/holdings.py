@@ -276,7 +276,7 @@ class Holdings:
                 arena = self._doomed[0]
             except IndexError:
                 break
-            arena.chunks.clear()  # the last references: the mapping ends here
+            arena.unmap()
             # Of two threads, or before and after an interrupt, exactly one credits it: no call between the two lines.
             note = self._ledger.note_credit if self._epoch == self._ledger.epoch else _forget
             count, arena.bytes = arena.bytes, 0

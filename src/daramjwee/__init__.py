@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Priority,
         SizeClass,
         Strategy,
+        chunked_copy,
         select_strategy,
     )
     from daramjwee.cache import Cache
@@ -117,6 +118,7 @@ __all__ = [
     "Strategy",
     "Usage",
     "__version__",
+    "chunked_copy",
     "select_strategy",
 ]
 
@@ -171,6 +173,7 @@ _HOMES = {
     "StoreError": "errors",
     "Strategy": "buffers",
     "Usage": "stores.protocol",
+    "chunked_copy": "buffers",
     "select_strategy": "buffers",
 }
 

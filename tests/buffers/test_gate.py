@@ -441,7 +441,7 @@ def test_nobody_slips_in_between_a_give_back_and_who_waits():
     entered = []
     with gate._lock:
         slot.release()
-        assert gate._pop(0) is None and len(gate.free) == 1
+        assert gate.take_free(0) is None and len(gate.free) == 1
         newcomer = threading.Thread(target=lambda: gate.acquire(timeout=30).release() or entered.append(None))
         newcomer.start()
         newcomer.join(0.05)

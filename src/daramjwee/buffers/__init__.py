@@ -12,7 +12,7 @@ from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger
 from daramjwee.buffers.pool import BufferPool
 from daramjwee.buffers.pressure import PressureLevel
-from daramjwee.buffers.stats import BufferPoolStats
+from daramjwee.buffers.stats import BufferPoolStats, ChunkClassStats
 from daramjwee.buffers.strategy import Decision, Endpoint, SizeClass, Strategy, select_strategy, size_class
 from daramjwee.buffers.tee import ChunkedTeeReader, TeeStats
 
@@ -21,6 +21,7 @@ __all__ = [
     "BufferPool",
     "BufferPoolConfig",
     "BufferPoolStats",
+    "ChunkClassStats",
     "ChunkedTeeReader",
     "CopyResult",
     "Decision",

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.buffers.gate import LargeOperationGate, Priority
 from daramjwee.buffers.lease import Lease
-from daramjwee.buffers.ledger import parse_timeout
-from daramjwee.buffers.pool import BufferPool, parse_count
+from daramjwee.buffers.pool import BufferPool
+from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.gate import Slot
     from daramjwee.buffers.ledger import MemoryLedger
     from daramjwee.buffers.stats import BufferPoolStats
@@ -38,7 +39,7 @@ class GatedLease(Lease):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, traceback)
+        Lease.__exit__(self, kind, error, traceback)
         self._slot.release()
 
     def release(self) -> None:
@@ -49,7 +50,7 @@ class GatedLease(Lease):
     def __del__(self) -> None:
         # Lost: said once, for the memory. The place goes back without a lock, as everything does in a finalizer.
         slot = getattr(self, "_slot", None)
-        if self._chunk is not None and slot is not None:
+        if slot is not None:
             slot.release()
         super().__del__()
 
@@ -62,8 +63,10 @@ class AdaptiveBufferPool(BufferPool):
     `Priority` and without starvation. A full line and a wait beyond the timeout raise `Overloaded`.
 
     Work that belongs to a large operation that has its place already (a copy inside of a lease, say) passes
-    `priority=None`, or it could wait for itself.
+    `priority=None`, or it could wait for itself. Its `timeout` covers both waits, for a place and for memory.
     """
+
+    _gated = True
 
     def __init__(
         self,
@@ -78,32 +81,37 @@ class AdaptiveBufferPool(BufferPool):
         )
         self._gated_from = _gated_from(config)
 
-    def acquire(
-        self,
-        size: Size | None = None,
-        *,
-        timeout: Duration | None = None,
-        priority: Priority | None = Priority.NORMAL,
-    ) -> Lease:
-        """A lease of exactly `size` bytes (None: `default_buffer_size`). A large one waits for its place in the gate,
-        in the order of `priority` (None: not at all), and then for memory; both within `timeout` (None:
-        `acquire_timeout`).
-
-        Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` when the line is full or after
-        the wait, `Closed`.
-        """
-        if priority is None or (type(size) is int and size < self._gated_from):
-            return self.lend(size, timeout=timeout)
-        count, seconds = self._request(size, timeout)
+    def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
+        if priority is None:
+            return super()._acquire_slowly(size, timeout, None)
+        count, seconds = self._parse_request(size, timeout)
         if count < self._gated_from:
-            return self.lend(count, timeout=seconds)
-        began = self._clock.monotonic()
-        slot = self.gate.acquire(count, priority=priority, timeout=seconds)
+            return super()._acquire_slowly(count, seconds, None)
+        lease = GatedLease()
+        slot = self.gate.take_free(count)
+        if slot is None:
+            began = self._clock.monotonic()
+            slot = self.gate.acquire(count, priority=priority, timeout=seconds)
+            seconds = max(0.0, began + seconds - self._clock.monotonic())
+        lease._slot = slot
         try:
-            return _gated(self.lend(count, timeout=max(0.0, began + seconds - self._clock.monotonic())), slot)
+            return self._lease_of(self._chunk_for(count, seconds), count, lease)
         except BaseException:
             slot.release()
             raise
+
+    def _chunk_for(self, count: int, seconds: float) -> Chunk:
+        """A free chunk of at least `count` bytes, else as `Chunks.obtain`."""
+        chunks = self._chunks
+        if not chunks.alert:
+            try:
+                chunk = chunks.table[(count - 1) >> PAGE_SHIFT].pop()
+            except IndexError:
+                pass  # none is free, or the table does not reach so far
+            else:
+                chunk.hits += 1
+                return chunk
+        return chunks.obtain(count, seconds)
 
     async def acquire_async(
         self,
@@ -113,21 +121,18 @@ class AdaptiveBufferPool(BufferPool):
         priority: Priority | None = Priority.NORMAL,
     ) -> Lease:
         """As `acquire`, waiting without holding up the event loop, in the same line."""
-        count, seconds = self._request(size, timeout)
+        count, seconds = self._parse_request(size, timeout)
         if priority is None or count < self._gated_from:
-            return await self.lend_async(count, timeout=seconds)
+            return await super().acquire_async(count, timeout=seconds)
+        lease = GatedLease()
         began = self._clock.monotonic()
-        slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)
+        slot = lease._slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)
         try:
-            return _gated(await self.lend_async(count, timeout=max(0.0, began + seconds - self._clock.monotonic())), slot)
+            left = max(0.0, began + seconds - self._clock.monotonic())
+            return self._lease_of(await self._chunks.obtain_async(count, left), count, lease)
         except BaseException:
             slot.release()
             raise
-
-    def _request(self, size: Size | None, timeout: Duration | None) -> tuple[int, float]:
-        config = self._config
-        count = config.default_buffer_size if size is None else parse_count(size, "size", "acquire")
-        return count, config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.acquire")
 
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         if priority is None or (size is not None and size < self._gated_from):
@@ -159,18 +164,6 @@ class AdaptiveBufferPool(BufferPool):
             f"gate {gate.active}/{self._config.max_concurrent_large_ops} busy, {gate.waiting + stats.waiting} waiting, "
             f"pressure {self.pressure.name}>"
         )
-
-
-def _gated(lease: Lease, slot: Slot) -> GatedLease:
-    """The same memory under a lease that also holds `slot`."""
-    gated = GatedLease.__new__(GatedLease)
-    gated._slot = slot
-    gated.size = lease.size
-    gated.view = lease.view
-    chunk, lease._chunk = lease._chunk, None
-    gated._chunk = chunk
-    del lease.view
-    return gated
 
 
 def _gated_from(config: BufferPoolConfig) -> int:

@@ -127,13 +127,13 @@ def chunked_copy(
 def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease | OwnChunk:
     """A chunk of the pool: as wanted, else the smallest, else one of our own."""
     try:
-        return pool.lend(chunk, timeout=timeout)
+        return pool.acquire(chunk, timeout=timeout, priority=None)
     except (Overloaded, LimitExceeded) as error:
         fell_back(run, f"no chunk to copy through ({type(error).__name__}): a small one serves")
     small = pool.config.min_buffer_size
     if small < chunk:
         try:
-            return pool.lend(small, timeout=0)
+            return pool.acquire(small, timeout=0, priority=None)
         except (Overloaded, LimitExceeded):
             pass  # the last resort needs nothing of the pool
     return OwnChunk(min(chunk, LAST_RESORT_BYTES))

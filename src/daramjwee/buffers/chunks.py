@@ -44,8 +44,8 @@ class _Todo(NamedTuple):
 class Chunks(Holdings):
     """The memory of one pool in one process, and who waits for it."""
 
-    def __init__(self, config: BufferPoolConfig, ledger: MemoryLedger, clock: Clock) -> None:
-        super().__init__(config, ledger)
+    def __init__(self, config: BufferPoolConfig, ledger: MemoryLedger, clock: Clock, *, gated: bool = False) -> None:
+        super().__init__(config, ledger, gated=gated)
         self.samples: deque[tuple[int, int]] = deque(maxlen=2 * SAMPLES_DUE)
         self.overloads = 0
         self._line: deque[Waiter] = deque()

@@ -131,7 +131,7 @@ class LargeOperationGate:
 
     def try_acquire(self, need: int = 0) -> Slot | None:
         """A place, if there is one now and nobody waits; else None. `LimitExceeded` and `Closed` as `acquire`."""
-        slot = self._pop(need)
+        slot = self.take_free(need)
         if slot is not None:
             return slot
         waiter = Waiter(self, parse_need(need), 0)
@@ -150,8 +150,8 @@ class LargeOperationGate:
             self._abandon(waiter)
             raise
 
-    def _pop(self, need: int) -> Slot | None:
-        """What the first lines of `acquire` do."""
+    def take_free(self, need: int) -> Slot | None:
+        """A place that is free this moment without a lock, as the first lines of `acquire` take it; else None."""
         if self.alert or type(need) is not int:
             return None
         try:
@@ -189,7 +189,7 @@ class LargeOperationGate:
         """As `acquire`, in the same line, without holding up the event loop."""
         if timeout is not None:
             timeout = parse_timeout(timeout, "LargeOperationGate.acquire_async")
-        slot = self._pop(need)
+        slot = self.take_free(need)
         if slot is not None:
             return slot
         import asyncio

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daramjwee.buffers.arenas import ALONE, Arena, ChunkClass, Totals, table_by_pages
 from daramjwee.buffers.config import LeakDetection
-from daramjwee.buffers.sizes import arena_plans, class_sizes, page_round
+from daramjwee.buffers.sizes import PAGE_SHIFT, arena_plans, class_sizes, page_round
 from daramjwee.buffers.stats import ChunkClassStats
 from daramjwee.errors import Overloaded
 from daramjwee.units import format_size
@@ -79,10 +79,11 @@ class EndedHome:
 
 
 class Holdings:
-    """All memory of one pool in one process. `table`: the free chunks by size in pages, replaced as a whole. `alert`:
-    somebody waits, or something else is due on the next request and give-back."""
+    """All memory of one pool in one process. `table`: the free chunks by size in pages, replaced as a whole;
+    `open_table`: as much of it as needs no gate. `alert`: somebody waits, or something else is due on the next request
+    and give-back."""
 
-    def __init__(self, config: BufferPoolConfig, ledger: MemoryLedger) -> None:
+    def __init__(self, config: BufferPoolConfig, ledger: MemoryLedger, *, gated: bool) -> None:
         self.alert = False
         self.orphaned = False
         self.closed = False
@@ -107,6 +108,8 @@ class Holdings:
         self._sizes: tuple[int, ...] = ()
         self._classes: tuple[ChunkClass, ...] = ()
         self.table: list[deque[Chunk]] = []
+        self.open_table: list[deque[Chunk]] = []
+        self._gated = gated
         self._wanted: tuple[BufferPoolConfig, tuple[int, ...]] | None = (config, class_sizes(config))
         self._follow_locked()
 
@@ -138,7 +141,9 @@ class Holdings:
         self._classes = classes
         self._sizes = sizes
         self._config = config
-        self.table = table_by_pages(classes)
+        self.table = self.open_table = table_by_pages(classes)
+        if self._gated:
+            self.open_table = self.table[: (config.large_object_threshold - 1) >> PAGE_SHIFT]
         self._wanted = None
 
     # -- taking ------------------------------------------------------------------------------------------

@@ -50,14 +50,6 @@ class Lease:
         except AttributeError:
             raise self._gone() from None
 
-    @view.setter
-    def view(self, view: memoryview) -> None:
-        self._view = view
-
-    @view.deleter
-    def view(self) -> None:
-        del self._view
-
     def __enter__(self) -> Self:
         return self
 

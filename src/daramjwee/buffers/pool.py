@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from daramjwee.buffers.gate import Slot
     from daramjwee.buffers.tee import ChunkedTeeReader
 
+_AnyLease = TypeVar("_AnyLease", bound=Lease)
+
 # A lease is looked at closer when none of these bits is set in the uses of its chunk: every 64th time, always. That is
 # when its place is recorded (unless that is off) and its size noted; both cost as much as the whole lease.
 _UNMARKED = {LeakDetection.OFF: 63, LeakDetection.SAMPLED: 63, LeakDetection.FULL: 0}
@@ -49,6 +51,7 @@ class BufferPool:
     """
 
     fork_order = 1
+    _gated = False
 
     def __init__(
         self,
@@ -66,7 +69,7 @@ class BufferPool:
         self._base = BufferPoolStats()
         self._owns_ledger = ledger is None
         self._config_lock = threading.Lock()
-        self._chunks = Chunks(config, self._ledger, clock)
+        self._chunks = Chunks(config, self._ledger, clock, gated=self._gated)
         self._follow()
         self._ledger.add_reclaimer(self._reclaim)
         reset_after_fork(self)
@@ -110,9 +113,10 @@ class BufferPool:
         chunks = self._chunks
         if type(size) is int and size > 0 and not chunks.alert:
             try:
-                chunk = chunks.table[(size - 1) >> PAGE_SHIFT].pop()
-            except IndexError:  # none is free, or the table does not reach so far
-                return self._acquire_slowly(size, timeout)
+                table = chunks.table if priority is None else chunks.open_table
+                chunk = table[(size - 1) >> PAGE_SHIFT].pop()
+            except IndexError:  # none is free, the table does not reach so far, or a gate is to be asked
+                return self._acquire_slowly(size, timeout, priority)
             uses = chunk.hits = chunk.hits + 1
             if not uses & self._unmarked:
                 self._mark(chunk, size, uses)
@@ -127,11 +131,7 @@ class BufferPool:
                     chunk.fit(size)
                 lease._view = chunk.buffer.raw()[:size]
             return lease
-        return self._acquire_slowly(size, timeout)
-
-    # The same, never held back by a gate: what copies, tees and fills use, which passed it before. (Not a method around
-    # the other: a call costs a tenth of the whole.)
-    lend = acquire
+        return self._acquire_slowly(size, timeout, priority)
 
     async def acquire_async(
         self,
@@ -143,14 +143,12 @@ class BufferPool:
         """As `acquire`, waiting without holding up the event loop, in the same line. A cancelled wait leaves nothing
         behind; the lease is the same, and may be released from any thread or task."""
         count, seconds = self._parse_request(size, timeout)
-        return self._lease_of(await self._chunks.obtain_async(count, seconds), count)
+        return self._lease_of(await self._chunks.obtain_async(count, seconds), count, Lease())
 
-    # As `lend` is to `acquire`.
-    lend_async = acquire_async
-
-    def _acquire_slowly(self, size: Size | None, timeout: float | None) -> Lease:
+    def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
+        """What `acquire` does where no free chunk is at hand, or a gate is to be asked."""
         count, seconds = self._parse_request(size, timeout)
-        return self._lease_of(self._chunks.obtain(count, seconds), count)
+        return self._lease_of(self._chunks.obtain(count, seconds), count, Lease())
 
     def _parse_request(self, size: Size | None, timeout: Duration | None) -> tuple[int, float]:
         config = self._config
@@ -159,15 +157,15 @@ class BufferPool:
 
     def acquire_private(self, size: int, timeout: float) -> Lease:
         """Internal, for copies: a lease of memory mapped for it alone, given back to the system at its release."""
-        return self._lease_of(self._chunks.obtain(size, timeout, private=True), size)
+        return self._lease_of(self._chunks.obtain(size, timeout, private=True), size, Lease())
 
-    def _lease_of(self, chunk: Chunk, count: int) -> Lease:
+    def _lease_of(self, chunk: Chunk, count: int, lease: _AnyLease) -> _AnyLease:
+        """`lease`, newly made, of `count` bytes of a chunk that was taken for it."""
         uses = chunk.hits + chunk.misses
         if not uses & self._unmarked or uses == 1:
             self._mark(chunk, count, uses)
         if count > chunk.size:
             chunk.fit(count)
-        lease = Lease()
         lease._chunk = chunk
         lease.size = count
         lease._view = chunk.buffer.raw()[:count]
@@ -239,11 +237,10 @@ class BufferPool:
         """Copy from `src` (readinto or read, or a socket) to `dst` (write, or a socket), from where both stand to
         the end of `src`, or `limit` bytes.
 
-        `size`: what the caller expects; it only chooses how. `timeout`: how long to wait for memory.
-        `priority` has no effect on this pool.
-        `progress(bytes so far, size)` is called after each piece; `cancel()` before each, a true answer ends the
-        copy there and the result says how far it came. The kernel copies where both ends are plain files, or a
-        plain file and a plain socket. What `src` and `dst` raise passes through; an endpoint that would block
+        `size`: what the caller expects; it only chooses how (`select_strategy`). `timeout`: how long to wait for memory
+        and, where there is a gate, for a place in it, in the order of `priority`. `progress(bytes so far, size)` is
+        called 20 times a second at most, and at the end; `cancel()` before each piece, a true answer ends the copy
+        there and the result says how far it came. What `src` and `dst` raise passes through; an end that would block
         raises `BlockingIOError`, whose `characters_written` is what was copied. `dst` must not keep the memory.
         """
         if self._chunks.closed:
@@ -310,7 +307,7 @@ class BufferPool:
         self._config_lock = threading.Lock()
         self._tally = CopyTally()
         self._base = BufferPoolStats()
-        new = Chunks(old.config, self._ledger, self._clock)
+        new = Chunks(old.config, self._ledger, self._clock, gated=self._gated)
         new.closed = new.alert = old.closed
         new.keeps_idle = old.keeps_idle
         self._chunks = new

@@ -301,7 +301,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
             if self._lease is None or self._lease.size < self._chunk_bytes:
                 # Never asked for while another is held: who waits and holds can wait for ever.
                 self._let_go()
-                self._lease = self._pool.lend(self._chunk_bytes)
+                self._lease = self._pool.acquire(self._chunk_bytes, priority=None)
                 self._chunk_reads -= 1
             view = self._lease.view
         count = self._readinto(view)

@@ -151,7 +151,7 @@ class Tiers:
             return False
         try:
             # Memory first: a staging holds what others may wait for.
-            with pool.lend(max(1, min(COPY_BYTES, entry.size))) as lease:
+            with pool.acquire(max(1, min(COPY_BYTES, entry.size)), priority=None) as lease:
                 staging = target.store.stage(key, entry.metadata)
                 try:
                     offset = 0

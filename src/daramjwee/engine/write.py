@@ -155,7 +155,7 @@ def put(engine: Engine, key: str, result: FetchResult) -> None:
     except FetchError:
         raise ConfigError([Problem("data", data, DATA_MEND)], subject=f"set of {shorten(key)}") from None
     hasher = _hash(metadata)
-    with engine.pool.lend(PENDING_BYTES) as lease, CacheWriter(engine, key, metadata) as writer:
+    with engine.pool.acquire(PENDING_BYTES, priority=None) as lease, CacheWriter(engine, key, metadata) as writer:
         while len(piece := body.pull(lease.view)):
             writer.write(piece)
             if hasher is not None:

@@ -268,7 +268,8 @@ class Flight:
 
     def borrow(self, size: int | None) -> None:
         """Get the memory that pieces pass through. Before anything else is held that others wait for."""
-        self._lease = self._pool.lend(PIECE_BYTES if size is None else min(max(size, 1), PIECE_BYTES))
+        piece = PIECE_BYTES if size is None else min(max(size, 1), PIECE_BYTES)
+        self._lease = self._pool.acquire(piece, priority=None)  # past the gate: for as long as the origin takes
 
     def hand_over(self) -> None:
         """A piece was pulled: a filler goes on, or the role is free for a reader that needs more."""

@@ -49,9 +49,12 @@ class GatedLease(Lease):
 
     def __del__(self) -> None:
         # Lost: said once, for the memory. The place goes back without a lock, as everything does in a finalizer.
-        slot = getattr(self, "_slot", None)
-        if slot is not None:
-            slot.release()
+        try:
+            if self._chunk is None:
+                return
+            self._slot.release()
+        except AttributeError:
+            pass  # its making was interrupted: a place without a lease goes back by itself
         super().__del__()
 
 
@@ -84,7 +87,10 @@ class AdaptiveBufferPool(BufferPool):
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         if priority is None:
             return super()._acquire_slowly(size, timeout, None)
-        count, seconds = self._parse_request(size, timeout)
+        if timeout is None and type(size) is int and size > 0:
+            count, seconds = size, self._config.acquire_timeout  # as below, for what is asked for often
+        else:
+            count, seconds = self._parse_request(size, timeout)
         if count < self._gated_from:
             return super()._acquire_slowly(count, seconds, None)
         lease = GatedLease()

@@ -111,27 +111,33 @@ class BufferPool:
         if timeout is not None:
             timeout = parse_timeout(timeout, "BufferPool.acquire")
         chunks = self._chunks
-        if type(size) is int and size > 0 and not chunks.alert:
-            try:
-                table = chunks.table if priority is None else chunks.open_table
-                chunk = table[(size - 1) >> PAGE_SHIFT].pop()
-            except IndexError:  # none is free, the table does not reach so far, or a gate is to be asked
+        try:
+            if size <= 0 or chunks.alert:  # type: ignore[operator]  # what is no number fails here, or in the next lines
                 return self._acquire_slowly(size, timeout, priority)
-            uses = chunk.hits = chunk.hits + 1
-            if not uses & self._unmarked:
-                self._mark(chunk, size, uses)
-            # As in `_lease_of`, without the call: a seventh of the whole.
-            lease = Lease()
-            lease._chunk = chunk
-            lease.size = size
-            if size == chunk.size:
-                lease._view = chunk.buffer.raw()
-            else:
-                if size > chunk.size:
-                    chunk.fit(size)
-                lease._view = chunk.buffer.raw()[:size]
+            table = chunks.table if priority is None else chunks.open_table
+            chunk = table[(size - 1) >> PAGE_SHIFT].pop()  # type: ignore[operator]  # as above
+        except (IndexError, TypeError):
+            # None is free, the table does not reach so far, a gate is to be asked; or the size is to be parsed.
+            return self._acquire_slowly(size, timeout, priority)
+        uses = chunk.hits = chunk.hits + 1
+        if not uses & self._unmarked:
+            self._mark(chunk, size, uses)  # type: ignore[arg-type]  # a number; the next lines refuse what is no int
+        # As in `_lease_of`, without the call: a seventh of the whole.
+        lease = Lease()
+        lease._chunk = chunk
+        lease.size = size  # type: ignore[assignment]  # as above
+        if size == chunk.size:
+            lease._view = chunk.buffer.raw()
             return lease
-        return self._acquire_slowly(size, timeout, priority)
+        if type(size) is not int:  # True, which is equal to no chunk's size
+            lease._chunk = None
+            chunk.hits -= 1
+            chunk.free.append(chunk)
+            return self._acquire_slowly(size, timeout, priority)
+        if size > chunk.size:
+            chunk.fit(size)
+        lease._view = chunk.buffer.raw()[:size]
+        return lease
 
     async def acquire_async(
         self,

@@ -95,20 +95,25 @@ def test_files_go_through_the_chunk_too(tmp_path):
     assert (tmp_path / "t").read_bytes() == b"head-" + DATA[11:]
 
 
-def test_without_a_free_chunk_a_small_one_serves_and_else_a_standard_copy(endpoints):
-    """Nothing is lost or repeated, and both are counted as fallbacks."""
+def test_without_a_free_chunk_a_small_one_serves(endpoints):
+    """Nothing is lost or repeated, and it is counted as a fallback. With not even that free: Overloaded, neither end
+    has moved, and nothing was taken beyond the limit."""
     ledger = MemoryLedger("1MiB")
     with BufferPool(ledger=ledger) as pool:
-        for others, wanted in ((1020 * KIB, pool.config.min_buffer_size), (MIB, 64 * KIB)):
-            ledger.charge(others)
-            sink = Pieces()
-            assert chunked_copy(endpoints.source(DATA), sink, pool=pool, timeout=0).bytes == len(DATA)
-            assert sink.sizes[0] == wanted and bytes(sink.data) == DATA
-            pool.relieve(PressureLevel.CRITICAL)
-            pool.relieve(PressureLevel.NORMAL)
-            ledger.credit(others)
+        ledger.charge(1020 * KIB)
+        sink = Pieces()
+        assert chunked_copy(endpoints.source(DATA), sink, pool=pool, timeout=0).bytes == len(DATA)
+        assert sink.sizes[0] == pool.config.min_buffer_size and bytes(sink.data) == DATA
+        pool.relieve(PressureLevel.CRITICAL)
+        pool.relieve(PressureLevel.NORMAL)
+        ledger.charge(4 * KIB)
+        source, sink = endpoints.source(DATA), Pieces()
+        with pytest.raises(Overloaded):
+            chunked_copy(source, sink, pool=pool, timeout=0)
+        assert source.position == 0 and not sink.data
+        ledger.credit(MIB)
         stats = pool.stats()
-        assert stats.fallbacks == 2 == stats.chunked_operations and stats.active_buffers == 0
+        assert stats.fallbacks == 1 == stats.chunked_operations and stats.active_buffers == 0
         sink = Pieces()
         assert chunked_copy(endpoints.source(DATA), sink, pool=pool, chunk_size="8MiB", timeout=0).bytes == len(DATA)
         assert sink.sizes[0] == pool.config.min_buffer_size, "8 MiB can never be had here"

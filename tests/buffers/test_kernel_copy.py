@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import socket
 import threading
 
@@ -246,3 +247,33 @@ def test_progress_and_cancel_work_between_the_kernels_steps(direct, tmp_path, mo
             cancel=lambda: bool(told) and told[-1] >= 400_000,
         )
         assert told == [200_000, 400_000] and result.bytes == 400_000 == source.tell() == sink.tell()
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["a socket of this machine", "a socket of the network"])
+@pytest.mark.parametrize(("size", "by_kernel"), [(5 << 20, False), (1 << 20, True)])
+def test_a_file_goes_to_a_socket_the_way_that_is_faster_there(pool, tmp_path, local, size, by_kernel):
+    """By sendfile to the network, and locally below 4 MiB; from there on through chunks that fit the socket's buffer.
+    Every byte arrives, and the file stands at its end."""
+    body = random.Random(size).randbytes(size)
+    (tmp_path / "source").write_bytes(body)
+    if local:
+        left, right = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            left = socket.create_connection(server.getsockname())
+            right, _ = server.accept()
+    received = bytearray()
+
+    def drain() -> None:
+        while piece := right.recv(1 << 20):
+            received.extend(piece)
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    with open(tmp_path / "source", "rb") as source, right:
+        with left:
+            result = pool.copy(source, left)
+            assert source.tell() == size
+        thread.join(30)
+    assert received == body and result.bytes == size
+    assert result.strategy is (Strategy.DIRECT if by_kernel or not local else Strategy.CHUNKED)

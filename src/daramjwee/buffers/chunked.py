@@ -22,7 +22,7 @@ from daramjwee.buffers.moving import ENDLESS, Copy
 from daramjwee.buffers.pressure import NORMAL
 from daramjwee.buffers.strategy import CHUNKED, select_strategy
 from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
-from daramjwee.units import KIB, parse_size
+from daramjwee.units import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from daramjwee.buffers.pool import BufferPool
     from daramjwee.units import Duration, Size
 
-# What a standard copy takes (`shutil.copyfileobj`): the last resort, so no more than that.
-LAST_RESORT_BYTES = 64 * KIB
 _DEFAULTS = BufferPoolConfig()
 
 
@@ -78,7 +76,7 @@ def chunked_copy(
     follows from the size, both ends, the pool's configuration and its memory pressure. Without a `pool` the chunk is
     mapped for this call alone. With one it is leased, after the pool's gate (which raises `Overloaded` as for any copy).
     Where no such chunk is free within `timeout` (None: `acquire_timeout`), one of `min_buffer_size` serves if that is
-    free, and else 64 KiB outside of the pool, as a standard copy would take; either counts as a fallback.
+    free, which counts as a fallback; else `Overloaded` or `LimitExceeded` is raised, and no byte was moved.
     """
     began = perf_counter()
     run = Copy(
@@ -124,19 +122,20 @@ def chunked_copy(
     return CopyResult(run.done, run.chunks, CHUNKED, perf_counter() - began)
 
 
-def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease | OwnChunk:
-    """A chunk of the pool: as wanted, else the smallest, else one of our own."""
+def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease:
+    """A chunk of the pool: as wanted, else the smallest if that is free."""
     try:
         return pool.acquire(chunk, timeout=timeout, priority=None)
     except (Overloaded, LimitExceeded) as error:
-        fell_back(run, f"no chunk to copy through ({type(error).__name__}): a small one serves")
-    small = pool.config.min_buffer_size
-    if small < chunk:
+        small = pool.config.min_buffer_size
+        if small >= chunk:
+            raise
         try:
-            return pool.acquire(small, timeout=0, priority=None)
+            lease = pool.acquire(small, timeout=0, priority=None)
         except (Overloaded, LimitExceeded):
-            pass  # the last resort needs nothing of the pool
-    return OwnChunk(min(chunk, LAST_RESORT_BYTES))
+            raise error from None  # what was asked for tells more than what was tried instead
+        fell_back(run, f"no chunk to copy through ({type(error).__name__}): a small one serves")
+        return lease
 
 
 def _parse_bytes(value: Any, field: str, *, least: int = 0) -> int:

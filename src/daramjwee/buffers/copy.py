@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from daramjwee.buffers import clone, kernel_copy
-from daramjwee.buffers.endpoints import Sink, sink_of, socket_of, source_of
+from daramjwee.buffers.endpoints import Sink, sink_of, socket_kind, socket_of, source_of
 from daramjwee.buffers.kernel_copy import at_end, copy_by_kernel, share_file
 from daramjwee.buffers.moving import ENDLESS, Copy
 from daramjwee.buffers.pressure import NORMAL
@@ -31,7 +31,6 @@ from daramjwee.buffers.strategy import (
     PLAIN,
     POOLED,
     SHARES,
-    SOCKET,
     Decision,
     Strategy,
     kernel_serves,
@@ -191,9 +190,9 @@ def _short_send(
         return None
     position = begin = src.tell()
     size -= position
-    if size < KERNEL_FROM:
+    strategy, chunk, _, _ = select_strategy(size, pool._config, src=FILE, dst=socket_kind(dst))
+    if strategy is not DIRECT:
         return None
-    chunk = select_strategy(size, pool._config, src=FILE, dst=SOCKET).chunk_size
     began = monotonic()
     slot = pool._admit(size, chunk, timeout, priority)
     try:

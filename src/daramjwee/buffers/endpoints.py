@@ -16,7 +16,7 @@ import sys
 from io import BufferedRandom, BufferedReader, BufferedWriter, FileIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daramjwee.buffers.strategy import FILE, KERNEL_FROM, MEMORY, PIPE, PLAIN, READINTO, SOCKET
+from daramjwee.buffers.strategy import FILE, KERNEL_FROM, LOCAL, MEMORY, PIPE, PLAIN, READINTO, SOCKET
 
 if TYPE_CHECKING:
     import socket
@@ -90,7 +90,7 @@ def source_of(src: Any) -> Source:
     found_socket = socket_of(src, exact=True)
     if found_socket is None:
         return _new_tuple(Source, (READINTO, readinto, 0, -1, 0, 0))
-    return _new_tuple(Source, (SOCKET, readinto, 0, found_socket.fileno(), 0, 0))
+    return _new_tuple(Source, (socket_kind(found_socket), readinto, 0, found_socket.fileno(), 0, 0))
 
 
 def sink_of(dst: Any, size: int | None) -> Sink:
@@ -106,8 +106,17 @@ def sink_of(dst: Any, size: int | None) -> Sink:
                 return _new_tuple(Sink, (found, raw.write, True, True))
             return _new_tuple(Sink, (found, dst.write, kind is FileIO, True))
     write, none_blocks = write_of(dst)
-    plain_socket = socket_of(dst, exact=True) is not None
-    return _new_tuple(Sink, (SOCKET if plain_socket else PLAIN, write, none_blocks, plain_socket or kind is io.BytesIO))
+    found_socket = socket_of(dst, exact=True)
+    if found_socket is not None:
+        return _new_tuple(Sink, (socket_kind(found_socket), write, none_blocks, True))
+    return _new_tuple(Sink, (PLAIN, write, none_blocks, kind is io.BytesIO))
+
+
+def socket_kind(found: socket.socket) -> Endpoint:
+    """Whether the other end is on this machine."""
+    import socket
+
+    return LOCAL if found.family == getattr(socket, "AF_UNIX", None) else SOCKET
 
 
 def _pipe_or_plain(raw: FileIO) -> Endpoint:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from daramjwee.buffers import clone
 from daramjwee.buffers.endpoints import file_of, socket_of
 from daramjwee.buffers.splice import LARGEST_CALL, SPLICES, end_of, splice, wait_for
-from daramjwee.buffers.strategy import FILE, PIPE, SOCKET, kernel_serves
+from daramjwee.buffers.strategy import FILE, LOCAL, PIPE, SOCKET, kernel_serves
 
 if TYPE_CHECKING:
     import socket
@@ -98,7 +98,7 @@ def at_end(source: Source, position: int) -> bool:
 
 def _copy_file(run: Copy, source: Source, src: Any, dst: Any, kind: Endpoint) -> bool:
     target = opened = None
-    if kind is SOCKET:
+    if kind is SOCKET or kind is LOCAL:
         target = dst
     elif kind is FILE:
         opened = file_of(dst)

@@ -11,7 +11,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daramjwee.buffers.strategy import PIPE, SOCKET
+from daramjwee.buffers.strategy import LOCAL, PIPE, SOCKET
 
 if TYPE_CHECKING:
     from daramjwee.buffers.strategy import Endpoint
@@ -35,7 +35,7 @@ class End(NamedTuple):
 
 def end_of(kind: Endpoint, fd: int, thing: Any, *, writes: bool, offset: int | None = None) -> End:
     """The end `thing` of a splice."""
-    if kind is SOCKET:
+    if kind is SOCKET or kind is LOCAL:
         return End(fd, writes, thing.gettimeout(), None)
     return End(fd, writes, None if kind is not PIPE or os.get_blocking(fd) else 0.0, offset)
 

@@ -15,7 +15,7 @@ import warnings
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_of
+from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_kind, socket_of
 from daramjwee.buffers.strategy import CHUNKED, PLAIN, READINTO, SOCKET, select_strategy
 from daramjwee.buffers.tee_sink import TeeSink, let_go
 from daramjwee.errors import Closed, ConfigError, Problem
@@ -86,7 +86,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
         self._pool = pool
         self._kinds = (
             SOCKET if socket_of(src, exact=False) is not None else PLAIN if self._readinto is None else READINTO,
-            SOCKET if socket_of(sink, exact=False) is not None else PLAIN,
+            PLAIN if (found := socket_of(sink, exact=False)) is None else socket_kind(found),
         )
         self._expected = size
         self._chunk_bytes = self._choose_chunk(size)

@@ -199,8 +199,8 @@ class LargeOperationGate:
         try:
             deadline = self._join(waiter, seconds)
             while waiter.state is WAITING and (left := deadline - self._clock.monotonic()) > 0:
-                await asyncio.wait((waiter.future,), timeout=min(left, LOOK_AGAIN_ASYNC_SECONDS))
-                if not waiter.future.done():
+                await waiter.rest(min(left, LOOK_AGAIN_ASYNC_SECONDS))
+                if not waiter.told:
                     self.attend()
             waiter.taken = True
             return self._conclude(waiter)

@@ -129,7 +129,7 @@ class AdaptiveBufferPool(BufferPool):
         """As `acquire`, waiting without holding up the event loop, in the same line."""
         count, seconds = self._parse_request(size, timeout)
         if priority is None or count < self._gated_from:
-            return await super().acquire_async(count, timeout=seconds)
+            return self._lease_of(await self._chunks.obtain_async(count, seconds), count, Lease())
         lease = GatedLease()
         began = self._clock.monotonic()
         slot = lease._slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)

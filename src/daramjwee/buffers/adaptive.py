@@ -16,6 +16,7 @@ from daramjwee.buffers.gate import LargeOperationGate, Priority
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.pool import BufferPool
 from daramjwee.buffers.sizes import PAGE_SHIFT
+from daramjwee.buffers.waiting import wait_for_chunk_async
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import format_size
 
@@ -129,13 +130,19 @@ class AdaptiveBufferPool(BufferPool):
         """As `acquire`, waiting without holding up the event loop, in the same line."""
         count, seconds = self._parse_request(size, timeout)
         if priority is None or count < self._gated_from:
-            return self._lease_of(await self._chunks.obtain_async(count, seconds), count, Lease())
+            chunk = self._chunks.at_once(count)
+            if chunk is None:
+                chunk = await wait_for_chunk_async(self._chunks, count, seconds)
+            return self._lease_of(chunk, count, Lease())
         lease = GatedLease()
         began = self._clock.monotonic()
         slot = lease._slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)
         try:
             left = max(0.0, began + seconds - self._clock.monotonic())
-            return self._lease_of(await self._chunks.obtain_async(count, left), count, lease)
+            chunk = self._chunks.at_once(count)
+            if chunk is None:
+                chunk = await wait_for_chunk_async(self._chunks, count, left)
+            return self._lease_of(chunk, count, lease)
         except BaseException:
             slot.release()
             raise

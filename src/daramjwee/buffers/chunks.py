@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from daramjwee.buffers.holdings import Counts, Holdings
 from daramjwee.buffers.ledger import NO_WAIT
 from daramjwee.buffers.sizes import SizeHistogram, class_sizes, page_round, recalibrate
-from daramjwee.buffers.waiting import wait_for_chunk, wait_for_chunk_async
+from daramjwee.buffers.waiting import wait_for_chunk
 from daramjwee.errors import Closed
 
 if TYPE_CHECKING:
@@ -102,15 +102,11 @@ class Chunks(Holdings):
 
         Raises `LimitExceeded`, `Overloaded` after `seconds`, `Closed`.
         """
-        chunk = self._at_once(size, private)
+        chunk = self.at_once(size, private=private)
         return wait_for_chunk(self, size, seconds, private=private) if chunk is None else chunk
 
-    async def obtain_async(self, size: int, seconds: float) -> Chunk:
-        """As `obtain`, waiting in the same line without holding up the event loop."""
-        chunk = self._at_once(size, False)
-        return await wait_for_chunk_async(self, size, seconds) if chunk is None else chunk
-
-    def _at_once(self, size: int, private: bool) -> Chunk | None:
+    def at_once(self, size: int, *, private: bool = False) -> Chunk | None:
+        """As `obtain`, without a wait: None where there must be one."""
         now = self._clock.monotonic()
         if not private:
             self.samples.append((size, 1))

@@ -23,6 +23,7 @@ from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fo
 from daramjwee.buffers.pressure import EFFECTS, NORMAL, PressureLevel
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
+from daramjwee.buffers.waiting import wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import Duration, Size, format_size, parse_size
@@ -149,7 +150,10 @@ class BufferPool:
         """As `acquire`, waiting without holding up the event loop, in the same line. A cancelled wait leaves nothing
         behind; the lease is the same, and may be released from any thread or task."""
         count, seconds = self._parse_request(size, timeout)
-        return self._lease_of(await self._chunks.obtain_async(count, seconds), count, Lease())
+        chunk = self._chunks.at_once(count)
+        if chunk is None:  # not in a coroutine of its own: a thousand tasks may wait, each with all of theirs
+            chunk = await wait_for_chunk_async(self._chunks, count, seconds)
+        return self._lease_of(chunk, count, Lease())
 
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         """What `acquire` does where no free chunk is at hand, or a gate is to be asked."""

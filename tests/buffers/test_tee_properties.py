@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import pickle
 from dataclasses import dataclass, field
 
@@ -444,3 +445,23 @@ def test_a_lost_tee_is_not_counted(pool):
         del tee
     stats = pool.stats()
     assert (stats.copies, stats.active_buffers, stats.lost_leases) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+@pytest.mark.parametrize("size", [10, 1 << 20, -1])
+def test_a_pipe_that_would_block_is_not_taken_for_its_end(pool, buffering, size):
+    """Whatever is asked for: what comes later is handed out later."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    sink = io.BytesIO()
+    with open(reading, "rb", buffering=buffering) as source, pool.tee(source, sink) as tee:
+        with pytest.raises(BlockingIOError):
+            tee.read(size)
+        os.write(writing, b"0123456789")
+        assert tee.read(size) == b"0123456789" == sink.getvalue()
+        with pytest.raises(BlockingIOError):
+            tee.read(size)
+        os.write(writing, b"later")
+        os.close(writing)
+        assert tee.read(size) + tee.read(size) == b"later" and tee.read(size) == b""
+        assert sink.getvalue() == b"0123456789later"

@@ -6,6 +6,8 @@ import gzip
 import io
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from pickle import PickleBuffer  # a plain exporter of the buffer it is given; nothing is pickled
 
@@ -326,3 +328,53 @@ def test_many_copies_at_once_keep_memory_small(endpoints):
         assert not wrong and stats.copies == 96 == stats.pooled_operations + stats.chunked_operations
         assert stats.copied_bytes == 24 * sum(sizes) and stats.active_buffers == 0
         assert pool.ledger.peak <= 4 * MIB and stats.memory_efficiency > 1
+
+
+@pytest.mark.parametrize("takes", [0, 100, 400])
+@pytest.mark.parametrize("kind", ["bytesio", "file", "raw file"])
+def test_an_interrupt_in_the_sink_leaves_the_source_at_what_it_took(pool, tmp_path, kind, takes):
+    """Not only an error: what ends a copy is also Ctrl-C, or a task that is cancelled inside of the sink."""
+
+    class Interrupted(io.RawIOBase):
+        def __init__(self) -> None:
+            self.taken = bytearray()
+
+        def write(self, piece) -> int:
+            if len(self.taken) >= takes:
+                raise KeyboardInterrupt
+            self.taken += piece[:100]
+            return len(piece[:100])
+
+    data = content(100_000)
+    (tmp_path / "in").write_bytes(data)
+    with io.BytesIO(data) if kind == "bytesio" else open(tmp_path / "in", "rb", 0 if kind == "raw file" else -1) as source:
+        source.read(7)
+        sink = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            pool.copy(source, sink)
+        assert source.tell() == 7 + takes and sink.taken == data[7 : 7 + takes]
+    assert pool.stats().active_buffers == pool.stats().quarantined == 0
+
+
+def test_a_kept_error_of_a_disk_that_is_full_in_the_middle_keeps_no_chunk(pool, tmp_path):
+    """Whoever keeps the error keeps its frames, and nothing of the pool in them."""
+    (tmp_path / "in").write_bytes(content(MIB))
+    script = (
+        "import resource, signal, sys\n"
+        "from daramjwee.buffers import BufferPool\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_007, 300_007))\n"
+        "kept = []\n"
+        "with BufferPool() as pool:\n"
+        "    for _ in range(3):\n"
+        "        with open(sys.argv[1], 'rb') as source, open(sys.argv[2], 'wb') as sink:\n"
+        "            try:\n"
+        "                pool.copy(source, sink)\n"
+        "            except OSError as error:\n"
+        "                kept.append(error)\n"
+        "            print(source.tell(), sink.tell(), kept[-1].__notes__[0].split()[0], pool.stats().quarantined)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "in", tmp_path / "out"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "300007 300007 300007 0\n" * 3

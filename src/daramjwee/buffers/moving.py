@@ -107,13 +107,14 @@ class Copy:
             try:
                 # No name for the slice: in the frames of an error it would keep the chunk in quarantine.
                 taken = write(view if count == most else view[:count])
-            except Exception as error:
+            except BaseException as error:
                 self._refused(error, count, src)
                 raise
             if taken == count:
                 self.done += count
             else:
-                self._go_on(write, True, view[:count], taken, src)
+                with view[:count] as piece:
+                    self._go_on(write, True, piece, taken, src)
             self.chunks += 1
             if count == size:
                 return
@@ -202,7 +203,7 @@ class Copy:
         """Write every byte of `data`, which was read from `src`."""
         try:
             taken = sink.write(data)
-        except Exception as error:
+        except BaseException as error:
             self._refused(error, len(data), src)
             raise
         if taken == len(data) and type(taken) is int:
@@ -227,11 +228,11 @@ class Copy:
                         return
                     with whole[len(data) - left :] as rest:
                         taken = write(rest)
-            except Exception as error:
+            except BaseException as error:
                 self._refused(error, left, src)
                 raise
 
-    def _refused(self, error: Exception, unwritten: int, src: Any) -> None:
+    def _refused(self, error: BaseException, unwritten: int, src: Any) -> None:
         """The sink failed with `unwritten` bytes of `src` in hand: where `src` can seek it is put where the sink
         stopped, so that the copy can be gone on with. Raises, if the sink would block, with how far the copy came."""
         blocks = isinstance(error, BlockingIOError)

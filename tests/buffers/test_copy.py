@@ -347,7 +347,11 @@ def test_an_interrupt_in_the_sink_leaves_the_source_at_what_it_took(pool, tmp_pa
 
     data = content(100_000)
     (tmp_path / "in").write_bytes(data)
-    with io.BytesIO(data) if kind == "bytesio" else open(tmp_path / "in", "rb", 0 if kind == "raw file" else -1) as source:
+    with (
+        io.BytesIO(data)
+        if kind == "bytesio"
+        else open(tmp_path / "in", "rb", 0 if kind == "raw file" else -1) as source
+    ):
         source.read(7)
         sink = Interrupted()
         with pytest.raises(KeyboardInterrupt):

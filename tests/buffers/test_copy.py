@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, Strategy, moving
+from daramjwee.buffers import BufferPool, BufferPoolConfig, Strategy, chunked_copy, moving
 from daramjwee.errors import ConfigError, LeaseError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -270,12 +270,30 @@ def test_a_read_that_lies_is_an_error(pool, endpoints):
             pool.copy(liar, endpoints.sink(), limit=10)
 
 
-def test_ends_that_are_none_are_refused_with_what_is_missing(pool, endpoints):
+def test_ends_that_are_none_are_refused_with_what_is_missing(pool, endpoints, tmp_path):
     """`TypeError`, before a byte is moved."""
     with pytest.raises(TypeError, match=r"cannot copy from bytes: .*wrap bytes in io.BytesIO"):
         pool.copy(b"bytes", endpoints.sink())
     with pytest.raises(TypeError, match="cannot copy to list: it has no write"):
         pool.copy(endpoints.source(b"x"), [])
+    with open(tmp_path / "text", "w+") as text:
+        text.write("words")
+        text.seek(0)
+        for move in (pool.copy, pool.tee, chunked_copy):
+            with pytest.raises(TypeError, match=r"copy from TextIOWrapper: it has text, .* or use its .buffer"):
+                move(text, endpoints.sink())
+            source = io.BytesIO(b"x")
+            with pytest.raises(TypeError, match=r"copy to StringIO: it has text, .* or use io.BytesIO"):
+                move(source, io.StringIO())
+            assert source.tell() == 0
+        assert text.read() == "words"
+
+    class Words:
+        def read(self, size: int) -> str:
+            return "words"
+
+    with pytest.raises(TypeError, match="cannot copy from Words: its read gave text, not bytes"):
+        pool.copy(Words(), io.BytesIO())
     for arguments in ({"size": -1}, {"limit": "x"}, {"timeout": "soon"}):
         with pytest.raises(ConfigError, match=next(iter(arguments))):
             pool.copy(endpoints.source(b"x"), endpoints.sink(), **arguments)

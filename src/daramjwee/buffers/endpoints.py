@@ -177,6 +177,8 @@ def readinto_of(src: Any) -> ReadInto | None:
 def read_of(src: Any) -> Read:
     """How `src` returns at most so many bytes."""
     read: Read | None = getattr(src, "read", None)
+    if isinstance(src, io.TextIOBase):
+        raise _text("from", src)
     if read is None:
         raise TypeError(
             f"cannot copy from {type(src).__name__}: it has neither readinto nor read; wrap bytes in io.BytesIO"
@@ -190,9 +192,18 @@ def write_of(dst: Any) -> tuple[Write, bool]:
     if found is not None:
         return found.send, True
     write: Write | None = getattr(dst, "write", None)
+    if isinstance(dst, io.TextIOBase):
+        raise _text("to", dst)
     if write is None:
         raise TypeError(f"cannot copy to {type(dst).__name__}: it has no write")
     return write, isinstance(dst, io.RawIOBase)
+
+
+def _text(direction: str, thing: Any) -> TypeError:
+    mend = "use its .buffer" if hasattr(thing, "buffer") else "use io.BytesIO"
+    return TypeError(
+        f"cannot copy {direction} {type(thing).__name__}: it has text, not bytes; open files as binary, or {mend}"
+    )
 
 
 def write_all(write: Write, data: Data, *, none_blocks: bool) -> None:

@@ -171,6 +171,8 @@ class Copy:
                 if data is None:
                     raise self.blocked(None)
                 return
+            if isinstance(data, str):
+                raise TypeError(f"cannot copy from {type(src).__name__}: its read gave text, not bytes")
             if len(data) > room:
                 raise ValueError(f"read of {type(src).__name__} gave {len(data)} bytes, more than it was asked for")
             self.deliver(sink, data, src)

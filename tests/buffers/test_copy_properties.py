@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, Strategy, clone, copy, moving
+from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger, Strategy, clone, copy, moving
 from daramjwee.errors import Overloaded
 
 KIB, MIB = 1024, 1024 * 1024
@@ -20,8 +20,9 @@ DATA = bytes(range(251)) * 800  # 200,800 bytes; no piece of it looks like anoth
 HEAD, TAIL = b"head-", b"-tail"
 
 
-def direct_pool(strategy: str = "direct", **settings) -> BufferPool:
-    return BufferPool(BufferPoolConfig(large_object_strategy=strategy, large_object_threshold=1, **settings))
+def direct_pool(strategy: str = "direct", *, ledger: MemoryLedger | None = None, **settings) -> BufferPool:
+    config = BufferPoolConfig(large_object_strategy=strategy, large_object_threshold=1, **settings)
+    return BufferPool(config, ledger=ledger)
 
 
 class Ends(contextlib.ExitStack):
@@ -340,12 +341,13 @@ def ioctl(monkeypatch):
 
 @pytest.mark.parametrize("limit", [None, 8192, 100_000, len(DATA) + 1])
 @pytest.mark.parametrize("start", [0, 4096, 17])
-def test_blocks_are_shared_where_the_file_system_can(tmp_path, ioctl, limit, start):
+@pytest.mark.parametrize("kind", ["raw file", "buffered file", "random file"])
+def test_blocks_are_shared_where_the_file_system_can(tmp_path, ioctl, limit, start, kind):
     """The whole, or whole blocks of it and the rest through a chunk; both ends stand right behind."""
     with Ends(tmp_path) as ends, BufferPool() as pool:
         source = ends.source("buffered file", DATA)
         source.seek(start)
-        sink, finish = ends.sink("buffered file")
+        sink, finish = ends.sink(kind)
         wanted = DATA[start:][:limit]
         result = pool.copy(source, sink, limit=limit)
         assert result.bytes == len(wanted) and source.tell() == start + len(wanted) and sink.tell() == len(wanted)
@@ -513,3 +515,15 @@ def test_a_configured_way_that_cannot_serve_is_counted_and_told_once(endpoints, 
     assert [record.getMessage() for record in warned] == [
         "fallback of a copy: pooled is configured, but the object is larger than the pool"
     ]
+
+
+def test_direct_stays_direct_where_only_the_chunk_is_cut(endpoints, tmp_path):
+    """A `chunk_size` beyond all memory is a fallback; the strategy is obeyed all the same, and nothing is pooled."""
+    (tmp_path / "in").write_bytes(DATA)
+    with open(tmp_path / "in", "rb") as file:
+        for source in (file, io.BytesIO(DATA), endpoints.source(DATA)):
+            sink = endpoints.sink()
+            with direct_pool(chunk_size="512KiB", ledger=MemoryLedger(128 * KIB)) as pool:
+                assert pool.copy(source, sink).strategy is Strategy.DIRECT and bytes(sink.data) == DATA
+                stats = pool.stats()
+                assert (stats.fallbacks, stats.direct_operations, stats.arena_bytes) == (1, 1, 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from io import BufferedReader, BufferedWriter, FileIO, RawIOBase
+from io import BufferedRandom, BufferedReader, BufferedWriter, FileIO, RawIOBase
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -139,10 +139,16 @@ def _short_way(
     raw = src.raw if type(src) is BufferedReader else src
     if type(raw) is not FileIO or config.large_object_strategy is not ADAPTIVE or config.chunk_size is not None:
         return None
-    out = dst.raw if type(dst) is BufferedWriter else dst
+    kind = type(dst)
+    out = dst.raw if kind is BufferedWriter else dst
     to_file = type(out) is FileIO
     write = getattr(out if to_file else dst, "write", None)
-    if not config.enabled or logger.isEnabledFor(logging.DEBUG) or (to_file and not out.seekable()):
+    if (
+        kind is BufferedRandom
+        or not config.enabled
+        or logger.isEnabledFor(logging.DEBUG)
+        or (to_file and not out.seekable())
+    ):
         return None
     found = os.fstat(raw.fileno())
     size, chunk = found.st_size, config.default_buffer_size
@@ -235,7 +241,8 @@ def _carry_out(
                 run.from_memory(src, sink)
                 run.tell_end()
                 return DIRECT
-            private = not config.enabled or decision.reason == CONFIGURED
+            # A fallback that is direct has but a smaller chunk than was configured.
+            private = not config.enabled or decision.reason == CONFIGURED or decision.fallback
             tried = kernel_serves(source.kind, sink.kind)
             whole = False
             if tried and decision.reason == SHARES:

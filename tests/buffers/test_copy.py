@@ -229,6 +229,12 @@ def test_what_cannot_be_put_back_is_named_in_the_error(pool, endpoints):
     with pytest.raises(BlockingIOError, match="stopped after 3 bytes, and 97 more were read") as caught:
         pool.copy(endpoints.source(content(100)), Stutter())
     assert caught.value.characters_written == 3
+    with pytest.raises(OSError, match="sink is full") as failed:
+        pool.copy(endpoints.source(content(100)), endpoints.sink(fail_at=3))
+    assert failed.value.__notes__ == [
+        "97 more were read that the source cannot take back",
+        "3 bytes were copied before",
+    ]
 
 
 @pytest.mark.parametrize("lie", [-1, 7, "three", True])

@@ -248,9 +248,11 @@ class Copy:
             if seekable is not None and seekable():
                 src.seek(-unwritten, io.SEEK_CUR)
             else:
-                rest = f", and {unwritten} more were read that the source cannot take back"
+                rest = f"{unwritten} more were read that the source cannot take back"
         if blocks:
-            raise self.blocked(error, rest) from error
+            raise self.blocked(error, rest and f", and {rest}") from error
+        if rest:
+            error.add_note(rest)
 
     def blocked(self, error: BaseException | None, rest: str = "") -> BlockingIOError:
         """The error for an endpoint that is not ready: `characters_written` is all that was copied."""

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger, PressureLevel, Strategy, chunked_copy
+from daramjwee.buffers import (
+    AdaptiveBufferPool,
+    BufferPool,
+    BufferPoolConfig,
+    MemoryLedger,
+    PressureLevel,
+    Strategy,
+    chunked_copy,
+)
 from daramjwee.errors import Closed, ConfigError, Overloaded
 
 KIB, MIB = 1024, 1024 * 1024
@@ -121,6 +129,16 @@ def test_without_a_free_chunk_a_small_one_serves(endpoints):
     assert ledger.held == 0
 
 
+def test_behind_a_gate_too_a_small_chunk_serves_for_one_that_can_never_be(endpoints):
+    """The gate is asked for no more than there can be, and the fallback is the same as without it."""
+    with AdaptiveBufferPool(BufferPoolConfig(max_pool_bytes="1MiB")) as pool:
+        sink = Pieces()
+        assert chunked_copy(endpoints.source(DATA), sink, pool=pool, chunk_size="4MiB").bytes == len(DATA)
+        assert bytes(sink.data) == DATA and sink.sizes[0] == pool.config.min_buffer_size
+        stats = pool.stats()
+        assert (stats.fallbacks, stats.gate.entered, stats.gate.active, stats.active_buffers) == (1, 1, 0, 0)
+
+
 def test_a_full_gate_does_not_just_copy_anyway(endpoints):
     """Back-pressure is no lack of a chunk: `Overloaded`, and neither end has moved."""
 
@@ -139,8 +157,9 @@ def test_a_failing_end_ends_it_with_everything_given_back(endpoints, pooled):
     """What was written stays written, and the memory is nobody's any more."""
     with BufferPool() as pool:
         sink = endpoints.sink(fail_at=300_000)
-        with pytest.raises(OSError, match="sink is full"):
+        with pytest.raises(OSError, match="sink is full") as caught:
             chunked_copy(endpoints.source(DATA), sink, pool=pool if pooled else None)
+        assert "300000 bytes were copied before" in caught.value.__notes__
         assert bytes(sink.data) == DATA[:300_000]
         assert pool.stats().active_buffers == pool.stats().quarantined == 0
 

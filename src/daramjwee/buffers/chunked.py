@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers.chunks import closed_error
 from daramjwee.buffers.config import BufferPoolConfig
-from daramjwee.buffers.copy import CopyResult, fell_back, sink_for, through
+from daramjwee.buffers.copy import CopyResult, fell_back, note, sink_for, through
 from daramjwee.buffers.endpoints import source_of
 from daramjwee.buffers.gate import Priority
 from daramjwee.buffers.ledger import parse_timeout
@@ -102,7 +102,8 @@ def chunked_copy(
             expected, config, src=source.kind, dst=sink.kind, pressure=pressure, most=most
         ).chunk_size
     waited = monotonic()
-    slot = None if pool is None else pool._admit(expected, chunk, seconds, priority)
+    # No more than there can be: a chunk that can never be had is served by a small one, behind the gate too.
+    slot = None if pool is None else pool._admit(expected, min(chunk, pool.ledger.limit), seconds, priority)
     try:
         if source.readinto is None:
             run.by_reads(chunk, src, sink)
@@ -110,6 +111,9 @@ def chunked_copy(
             left = max(0.0, waited + seconds - monotonic())
             with OwnChunk(chunk) if pool is None else _borrow(run, pool, chunk, left) as room:
                 through(run, room, source, src, sink, dst)
+    except OSError as error:
+        note(run, error)
+        raise
     finally:
         if slot is not None:
             slot.release()

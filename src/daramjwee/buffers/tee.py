@@ -291,11 +291,8 @@ class ChunkedTeeReader(io.BufferedIOBase):
             read, most = self._read_fresh, min(wanted, MOST_FRESH)
         if read is not None:
             data = read(most)
-            if not data and data is not None and read is self._read_fresh:
-                # `read1` says b"" too where a buffered pipe would block; `readinto1` tells that from the end.
-                assert self._readinto is not None
-                byte = bytearray(1)
-                count = self._readinto(memoryview(byte))
+            if data == b"" and read is self._read_fresh and self._readinto is not None:  # read1: the end, or it blocks
+                count = self._readinto(memoryview(byte := bytearray(1)))
                 data = None if count is None else bytes(byte[:count])
             if data is None:
                 raise not_ready("source")

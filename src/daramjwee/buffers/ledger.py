@@ -139,10 +139,11 @@ class MemoryLedger:
             while not (ticket.granted or ticket.refused) and (left := began + seconds - monotonic()) > 0:
                 if not woken.acquire(timeout=min(left, LOOK_AGAIN_SECONDS)):
                     self.reclaim(count)
+            granted = self.leave_line(ticket)
         except BaseException:
             self.abandon(ticket)
             raise
-        if not self.leave_line(ticket):
+        if not granted:
             if ticket.refused:
                 self.check(count)
             raise self.overloaded(count, monotonic() - began)
@@ -153,9 +154,9 @@ class MemoryLedger:
         self._settle()
 
     @property
-    def note_credit(self) -> Callable[[int], None]:
-        """A function of C code that notes bytes as free again, for `settle` to apply: no interrupt can come between what
-        is noted and its return."""
+    def note_credit(self) -> Callable[[int | Ticket], None]:
+        """A function of C code that notes bytes as free again, or a ticket as given up, for `settle` to apply: no
+        interrupt can come between what is noted and its return."""
         return self._credits.append
 
     def settle(self) -> None:

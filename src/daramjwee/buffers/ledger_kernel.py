@@ -61,12 +61,13 @@ class LedgerKernel:
         return self._advance()
 
     def abandon(self, ticket: Ticket) -> list[Ticket]:
-        """Give up the place in the line, or what was granted; those granted because of it."""
+        """Give up the place in the line, or what was granted; those granted because of it. Repeated, it does nothing."""
         if not ticket.granted:
             return self.leave(ticket)
-        granted = self.give(ticket.need)
+        # No call between the two: an interrupt, after which it is repeated, finds both done or neither.
+        self.held -= ticket.need
         ticket.granted = False
-        return granted
+        return self._advance()
 
     def resize(self, limit: int) -> list[Ticket]:
         """Have another limit. What is held stays held; those granted by a higher one, and those refused by a lower."""
@@ -96,9 +97,11 @@ class LedgerKernel:
     def _advance(self) -> list[Ticket]:
         granted = []
         while self.line and self.held + self.line[0].need <= self.limit:
-            ticket = self.line.popleft()
-            ticket.granted = True
+            ticket = self.line[0]
             self._hold(ticket.need)
+            # No call until it is out of the line: an interrupt would leave it held and not granted, or in no line.
+            ticket.granted = True
+            del self.line[0]
             granted.append(ticket)
         return granted
 

@@ -118,7 +118,7 @@ class PoisonedDeque(deque[Chunk]):
 class Arena:
     """One mapping, carved into chunks of one size."""
 
-    __slots__ = ("_mapping", "_whole", "bytes", "chunks", "ended", "seen", "since")
+    __slots__ = ("_mapping", "_whole", "bytes", "chunks", "ended", "leaving", "seen", "since")
 
     def __init__(self, total: int) -> None:
         self.bytes = total
@@ -126,6 +126,7 @@ class Arena:
         self._whole: memoryview | None = None
         self.chunks: list[Chunk] = []
         self.ended = False
+        self.leaving = False  # a thread is unmapping it
         self.seen = -1
         self.since = 0.0
 
@@ -135,26 +136,28 @@ class Arena:
         # array cost. Imported late: 3 ms, and not needed before memory is.
         from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
 
-        self._mapping = _map(self.bytes)
-        whole = self._whole = memoryview(self._mapping)
+        mapping = self._mapping = _map(self.bytes)
+        _advise(mapping, self.bytes)
+        whole = self._whole = memoryview(mapping)
         for start in range(0, self.bytes - size + 1, size):
             self.chunks.append(Chunk(self, whole[start : start + size], PickleBuffer, free, home))
 
     def unmap(self) -> None:
         """Give the memory back to the system, now: a frame of a thread that was switched away from may still name one of
-        the chunks, though it is done with it, and would keep the mapping beyond its credit. Allowed more than once."""
-        whole, mapping = self._whole, self._mapping
-        self._whole = self._mapping = None
+        the chunks, though it is done with it, and would keep the mapping beyond its credit. Allowed more than once, and
+        again after an interrupt; by one thread at a time."""
         try:
             for chunk in tuple(self.chunks):
                 chunk.buffer.release()
                 chunk.memory.release()
                 chunk.whole.release()
-            if whole is not None and mapping is not None:
-                whole.release()
-                mapping.close()
+            if self._whole is not None:
+                self._whole.release()
+            if self._mapping is not None:
+                self._mapping.close()
         except BufferError:
             pass  # a view that nobody may have made: the memory ends with it, like that of a slice that survives a pool
+        self._whole = self._mapping = None
         self.chunks.clear()
 
     def idle_for(self, now: float) -> float:
@@ -246,11 +249,13 @@ def _drain(free: deque[Chunk]) -> list[Chunk]:
 
 def _map(size: int) -> mmap.mmap:
     # Private: a shared mapping, Python's default, would let a forked child write into its parent's chunks.
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _advise(memory: mmap.mmap, size: int) -> None:
     huge = getattr(mmap, "MADV_HUGEPAGE", None)
     if huge is not None and size >= ARENA_BYTES:
         try:
             memory.madvise(huge)
         except OSError:
             pass  # refused, or compiled out of the kernel: small pages do the same, a little slower at first
-    return memory

@@ -12,7 +12,7 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from daramjwee.buffers.holdings import Counts, Holdings
 from daramjwee.buffers.ledger import NO_WAIT
@@ -26,19 +26,11 @@ if TYPE_CHECKING:
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.ledger import MemoryLedger
-    from daramjwee.buffers.ledger_kernel import Ticket
     from daramjwee.buffers.waiting import Waiter
     from daramjwee.model import Clock
 
 # So many samples of sizes are worth a recalibration: some thousand leases, or so many requests on the slow path.
 SAMPLES_DUE = 128
-
-
-class _Todo(NamedTuple):
-    """What is decided under the lock and done after it: waiters to wake, tickets to give up."""
-
-    wake: list[Waiter]
-    tickets: list[Ticket]
 
 
 class Chunks(Holdings):
@@ -124,18 +116,18 @@ class Chunks(Holdings):
 
     def _attempt(self, size: int, private: bool, *, last: bool) -> Chunk | None:
         """A chunk that can be had now."""
-        todo = None
+        wake = None
         try:
             with self._lock:
                 if self.closed:
                     raise closed_error()
-                todo = self._work_locked()
+                wake = self._work_locked()
                 chunk = None if self._line else self._find_locked(size, private, last=last)
                 self._shed_locked()
                 return chunk
         finally:
-            if todo is not None:
-                self._finish(todo)
+            if wake is not None:
+                self._finish(wake)
 
     # -- waiting -----------------------------------------------------------------------------------------
 
@@ -160,26 +152,26 @@ class Chunks(Holdings):
         """Step out of both lines with what was given in either; the error for who was given nothing."""
         ticket = waiter.ticket
         granted = self._ledger.leave_line(ticket)
-        todo = None
+        note = self._ledger.note_credit
+        wake = None
         try:
             with self._lock:
-                todo = self._work_locked()
+                wake = self._work_locked()
                 self._forget_locked(waiter)
                 chunk, waiter.chunk = waiter.chunk, None
                 if granted and chunk is None and not self.closed:
-                    ticket.granted = False  # what follows gives it back where it fails
-                    chunk = self._map_locked(ticket.need, self._singles, charged=True)
+                    chunk = self._map_locked(ticket.need, self._singles, ticket)
                     assert chunk is not None
                     return chunk
                 if granted:
-                    todo.tickets.append(ticket)
+                    note(ticket)
                 if chunk is not None:
                     chunk.misses += 1
                 elif not waiter.closed:
                     self.overloads += 1
         finally:
-            if todo is not None:
-                self._finish(todo)
+            if wake is not None:
+                self._finish(wake)
         if chunk is not None:
             return chunk
         if waiter.closed or self.closed:
@@ -200,18 +192,21 @@ class Chunks(Holdings):
         if not self._visitors:
             self._loops.clear()
 
-    def _serve_locked(self, todo: _Todo) -> None:
+    def _serve_locked(self, wake: list[Waiter]) -> None:
         """Take up what left waiters were given, and give free chunks to those in line, in its order."""
         closed = [loop for loop in self._loops if loop.is_closed()]
         if closed:  # nobody will ever take what their tasks are given
             self._left.extend(waiter for waiter in self._visitors if waiter.loop in closed)
+        note = self._ledger.note_credit
         while self._left:
-            waiter = self._left.popleft()
+            # Given up first and taken from the deque then: after an interrupt it is done again, and does no harm.
+            waiter = self._left[0]
             self._forget_locked(waiter)
             chunk, waiter.chunk = waiter.chunk, None
             if chunk is not None:
                 chunk.free.append(chunk)
-            todo.tickets.append(waiter.ticket)
+            note(waiter.ticket)
+            self._left.popleft()
         for waiter in tuple(self._line):
             if not any(kind.free for kind in self._classes):
                 break
@@ -221,7 +216,7 @@ class Chunks(Holdings):
             if chunk is not None:
                 waiter.chunk = chunk
                 self._line.remove(waiter)
-                todo.wake.append(waiter)
+                wake.append(waiter)
 
     # -- giving back -------------------------------------------------------------------------------------
 
@@ -237,32 +232,32 @@ class Chunks(Holdings):
         while self._pending:
             for _ in filter(None, map(self._lock.acquire, NO_WAIT)):
                 try:
-                    todo = self._work_locked()
+                    wake = self._work_locked()
                 finally:
                     self._lock.release()
                 break
             else:
                 return
-            self._act(todo)
+            self._act(wake)
 
-    def _finish(self, todo: _Todo) -> int:
-        freed = self._act(todo)
+    def _finish(self, wake: list[Waiter]) -> int:
+        freed = self._act(wake)
         self._settle()
         return freed
 
-    def _act(self, todo: _Todo) -> int:
-        for waiter in todo.wake:
+    def _act(self, wake: list[Waiter]) -> int:
+        # Who is not woken because of an interrupt looks again. Everything else is kept where the next one finds it.
+        for waiter in wake:
             waiter.wake()
-        for ticket in todo.tickets:
-            self._ledger.abandon(ticket)
         return self._unmap()
 
-    def _work_locked(self) -> _Todo:
+    def _work_locked(self) -> list[Waiter]:
+        """What is due under the lock; who is to be woken after it."""
         self._pending = False
-        todo = _Todo([], [])
+        wake: list[Waiter] = []
         self._follow_locked()
         self._sift_locked()
-        self._serve_locked(todo)
+        self._serve_locked(wake)
         self._bury_locked()
         missing = max(self._ledger.missing, self.mapped - self._config.max_pool_bytes)
         if self.closed:
@@ -272,7 +267,7 @@ class Chunks(Holdings):
         # Never False in between while somebody waits: a give-back in that moment would go unseen.
         due = len(self.samples) >= SAMPLES_DUE
         self.alert = due or bool(self._visitors) or self.closed or missing > 0
-        return todo
+        return wake
 
     # -- going back to the system --------------------------------------------------------------------------
 
@@ -293,9 +288,9 @@ class Chunks(Holdings):
         """Note whether idle memory is kept; where not, unmap it now. Bytes freed."""
         with self._lock:
             self.keeps_idle = keeps_idle
-            todo = self._work_locked()
+            wake = self._work_locked()
             self._shed_locked()
-        return self._finish(todo)
+        return self._finish(wake)
 
     def _shed_locked(self) -> None:
         if not self.keeps_idle:
@@ -310,12 +305,12 @@ class Chunks(Holdings):
         with self._lock:
             self._maintained_at = now
             self._take_up_strays_locked()
-            todo = self._work_locked()
+            wake = self._work_locked()
             self._shed_locked()
             for kind in self._classes:
                 kind.take_idle(self._taken, None, now=now, age=age)
                 self._doom_locked()
-        return self._finish(todo)
+        return self._finish(wake)
 
     # -- the end ----------------------------------------------------------------------------------------------
 
@@ -324,13 +319,12 @@ class Chunks(Holdings):
         with self._lock:
             self.closed = True
             waiters = list(self._line)
-            self._line.clear()
             for waiter in waiters:
                 waiter.closed = True
-            todo = self._work_locked()
-        for waiter in waiters:
-            waiter.wake()
-        self._finish(todo)
+            self._line.clear()
+            self._take_up_strays_locked()  # nobody may come to `maintain` any more
+            wake = waiters + self._work_locked()
+        self._finish(wake)
 
     def orphan(self) -> None:
         """In a forked child: leases stay readable, and what comes back is left alone."""
@@ -343,14 +337,14 @@ class Chunks(Holdings):
     def count(self) -> Counts:
         """All counters, exact when nothing runs; while something runs, never more puts than gets."""
         with self._lock:
-            todo = self._work_locked()
+            wake = self._work_locked()
             rows = self._rows_locked()
             counts = Counts(
                 sum(row.hits for row in rows), sum(row.misses for row in rows), sum(row.puts for row in rows),
                 len(self.suspects), self.mapped, self.private, self.peak, self.leases_lost, len(self._line),
                 self.overloads, rows,
             )  # fmt: skip
-        self._finish(todo)
+        self._finish(wake)
         return counts
 
     def __del__(self) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.buffers.ledger_kernel import Ticket
 
 
 def _count_in_list() -> int:
@@ -184,11 +185,18 @@ class Holdings:
                     return chunk
         return None
 
-    def _map_locked(self, total: int, kind: ChunkClass, *, charged: bool = False) -> Chunk | None:
-        """Charge an arena, unless that was done, and map it: its first chunk; None where the ledger has no room."""
+    def _map_locked(self, total: int, kind: ChunkClass, ticket: Ticket | None = None) -> Chunk | None:
+        """Charge an arena, or take over what `ticket` was granted, and map it: its first chunk; None where the ledger
+        has no room."""
+        note = self._ledger.note_credit
         arena = Arena(total)
+        charged = False
         try:
-            charged = charged or self._ledger.try_charge(total)
+            if ticket is None:
+                charged = self._ledger.try_charge(total)
+            else:
+                # In one step: before it, the ticket is given up by its waiter; after it, the bytes are credited below.
+                charged, ticket.granted = True, False
             if not charged:
                 return None
             arena.carve(kind.size or total, kind.free, self if kind.size else self._ended_home)
@@ -201,9 +209,11 @@ class Holdings:
             self.peak = max(self.peak, self.mapped + self.private)
             kind.free.extend(arena.chunks[:0:-1])
         except BaseException as error:  # an interrupt, too, or a size that no mapping can have: nothing is mapped
-            note = self._ledger.note_credit
             if charged and arena not in kind.arenas:
-                note(total)
+                try:
+                    arena.unmap()  # the error's traceback names it, and may be kept
+                finally:
+                    note(total)
                 self._ledger.settle()
             if not isinstance(error, (OSError, OverflowError, MemoryError)):
                 raise
@@ -261,8 +271,14 @@ class Holdings:
         freed = 0
         while self._taken:
             kind, arena = self._taken[-1]
+            past = self._past.setdefault(kind.size, Totals())
+            totals = Totals()
+            totals.add(arena.chunks)
+            # No call until it is marked as counted: an interrupt would have it counted in part, and then again.
             if not arena.ended:
-                self._past.setdefault(kind.size, Totals()).add(arena.chunks)
+                past.hits += totals.hits
+                past.misses += totals.misses
+                past.puts += totals.puts
                 if kind is self._singles:
                     self.private -= arena.bytes
                 else:
@@ -276,22 +292,24 @@ class Holdings:
     def _unmap(self) -> int:
         """Unmap what is doomed, with no lock held; bytes freed."""
         total = 0
-        while self._doomed:
+        for arena in tuple(self._doomed):
+            if arena.leaving:
+                continue  # another thread is unmapping it, and credits it when that is done
+            arena.leaving = True
             try:
-                arena = self._doomed[0]
-            except IndexError:
-                break
-            arena.unmap()
-            # Of two threads, or before and after an interrupt, exactly one credits it: no call between the two lines.
-            note = self._ledger.note_credit if self._epoch == self._ledger.epoch else _forget
-            count, arena.bytes = arena.bytes, 0
-            note(count)
-            self._ledger.settle()
-            total += count
+                arena.unmap()
+                # Before and after an interrupt, exactly one credits it: no call between the two lines.
+                note = self._ledger.note_credit if self._epoch == self._ledger.epoch else _forget
+                count, arena.bytes = arena.bytes, 0
+                note(count)
+                total += count
+            finally:
+                arena.leaving = False
             try:
                 self._doomed.remove(arena)
             except ValueError:
                 continue  # another thread was quicker
+        self._ledger.settle()
         return total
 
     def _rows_locked(self) -> tuple[ChunkClassStats, ...]:

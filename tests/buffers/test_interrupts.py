@@ -1,0 +1,230 @@
+"""Interrupts: one at each point where a signal handler can run, and nothing stays charged, mapped, waiting or locked."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import types
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from daramjwee.buffers import (
+    AdaptiveBufferPool,
+    BufferPool,
+    BufferPoolConfig,
+    Lease,
+    MemoryLedger,
+    PressureLevel,
+    waiting,
+)
+from daramjwee.errors import DaramjweeError
+from daramjwee.units import KIB, MIB
+
+LIMIT = 4 * MIB
+# A lease lost to an interrupt says so; an interrupt in a finalizer is said by Python. Both are meant here.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+class Interrupt:
+    """A profiler that raises at the `n`-th entry of a function of the buffers, or end of a C function called there: that
+    is where Python runs signal handlers."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+        self.point = ""
+
+    def __call__(self, frame: types.FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if event not in ("call", "c_return") or "daramjwee/buffers" not in code.co_filename.replace("\\", "/"):
+            return
+        self.left -= 1
+        if self.left < 0 and not self.point:
+            self.point = f"{code.co_filename}:{frame.f_lineno} {event} {getattr(argument, '__name__', '')}"
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+
+def trouble_of(pool: BufferPool) -> str:
+    """What is not at rest in a pool nobody uses; empty where nothing is."""
+    ledger = pool.ledger
+    locks = [pool._chunks._lock, pool._chunks._calibrating, pool._config_lock, pool._tally_lock, ledger._lock]
+    if isinstance(pool, AdaptiveBufferPool):
+        locks.append(pool.gate._lock)
+    if any(lock.locked() for lock in locks):
+        return "a lock is taken"
+    pool.maintain()
+    stats = pool.stats()
+    free = sum(kind.free * kind.size for kind in stats.chunks)
+    wrong = [
+        (ledger.held, stats.arena_bytes, "held, mapped"),
+        (free, stats.arena_bytes, "free, mapped"),
+        (stats.total_gets, stats.total_puts, "gets, puts"),
+        (stats.waiting + ledger.waiting + stats.gate.waiting + len(pool._chunks._visitors), 0, "waiting"),
+        (stats.quarantined + stats.private_bytes + stats.gate.active, 0, "quarantined, private, in the gate"),
+    ]
+    pool.close()
+    wrong.append((ledger.held, 0, "held after close"))
+    return "; ".join(f"{what}: {one} and {other}" for one, other, what in wrong if one != other)
+
+
+def interrupt_everywhere(
+    make: Callable[[], BufferPool], act: Callable[[BufferPool], object], tidy: Callable[[], object] = int
+) -> int:
+    """Run `act` with an interrupt at every point, one after another; how many there are."""
+    for n in range(100_000):
+        pool = make()
+        interrupt = Interrupt(n)
+        sys.setprofile(interrupt)
+        try:
+            act(pool)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        tidy()
+        trouble = trouble_of(pool)
+        assert trouble == "", f"interrupt {n} at {interrupt.point}: {trouble}"
+        if not interrupt.point:
+            return n
+    raise AssertionError("it never ended")
+
+
+@pytest.fixture(params=[BufferPool, AdaptiveBufferPool])
+def make(request: pytest.FixtureRequest) -> Callable[[], BufferPool]:
+    return lambda: request.param(BufferPoolConfig(max_pool_bytes=LIMIT), ledger=MemoryLedger(LIMIT))
+
+
+def test_an_interrupt_anywhere_in_leases_leaves_nothing(make) -> None:
+    """Leases of every size, what makes room for them, and what follows a new configuration."""
+
+    def act(pool: BufferPool) -> None:
+        for size in (0, 100, 300 * KIB, 2 * MIB):
+            with pool.acquire(size):
+                pass
+        pool.acquire(3 * MIB).release()
+        pool.relieve(PressureLevel.HIGH)
+        pool.acquire(70 * KIB).release()
+        pool.relieve(PressureLevel.NORMAL)
+        pool.reconfigure(pool.config.replace(max_buffer_size=512 * KIB, max_pool_bytes=3 * MIB))
+        pool.acquire(5000).release()
+        pool.stats()
+        pool.maintain()
+        pool.close()
+
+    assert interrupt_everywhere(make, act) > 500
+
+
+@pytest.mark.parametrize(
+    ("out", "wanted"),
+    [((MIB,) * 4, MIB), ((MIB,) * 4, 2 * MIB), ((3 * MIB,), 2 * MIB)],
+    ids=["chunk", "after an arena", "granted"],
+)
+def test_an_interrupt_anywhere_in_a_wait_leaves_nothing(make, out, wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that ends with a chunk that came back, or with bytes the ledger granted; or never, in between."""
+    held = []
+
+    def sleep(waiter: waiting.Waiter, seconds: float) -> None:
+        while held:
+            held.pop().release()
+
+    monkeypatch.setattr(waiting.Waiter, "sleep", sleep)
+
+    def act(pool: BufferPool) -> None:
+        try:
+            held.extend(pool.acquire(size, priority=None) for size in out)
+            pool.acquire(wanted, priority=None).release()
+        finally:
+            del held[:]
+
+    assert interrupt_everywhere(make, act) > 300
+
+
+def test_an_interrupt_anywhere_in_a_wait_in_vain_leaves_nothing(make) -> None:
+    """A wait that ends with `Overloaded`."""
+
+    def act(pool: BufferPool) -> None:
+        with pool.acquire(3 * MIB), suppress(DaramjweeError):
+            pool.acquire(2 * MIB, timeout=0.0001, priority=None)
+
+    assert interrupt_everywhere(make, act) > 300
+
+
+def test_an_interrupt_anywhere_in_a_cancelled_task_leaves_nothing(make) -> None:
+    """Two tasks wait, one is cancelled, the other is given what it waited for."""
+
+    async def run(pool: BufferPool) -> None:
+        tasks = [asyncio.create_task(pool.acquire_async(2 * MIB, priority=None)) for _ in range(2)]
+        try:
+            await asyncio.sleep(0)
+            tasks[0].cancel()
+            await asyncio.wait(tasks[:1])
+            held.pop().release()
+            (await tasks[1]).release()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    held: list[Lease] = []
+
+    def act(pool: BufferPool) -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            held.append(pool.acquire(3 * MIB, priority=None))
+            loop.run_until_complete(run(pool))
+        finally:
+            sys.setprofile(None)
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+            del held[:]
+
+    gc.freeze()  # or each of some hundred collections would go through all that the tests have
+    try:
+        # The task of `run` keeps the interrupt, and with it what its frames had at hand, until it is collected.
+        assert interrupt_everywhere(make, act, gc.collect) > 300
+    finally:
+        gc.unfreeze()
+
+
+def charge_interrupted_at(n: int) -> str:
+    """Charge a full ledger, which is credited once the request stands in line; where it was interrupted."""
+    ledger = MemoryLedger(LIMIT)
+    ledger.charge(LIMIT)
+    asked: list[int] = []
+    credit = ledger.note_credit
+
+    def reclaim(count: int) -> int:
+        asked.append(count)
+        if len(asked) == 2:  # in line by now
+            credit(LIMIT)
+        return 0
+
+    ledger.add_reclaimer(reclaim)
+    interrupt = Interrupt(n)
+    charged = 0
+    sys.setprofile(interrupt)
+    try:
+        ledger.charge(MIB)
+        charged = MIB
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.setprofile(None)
+    before = 0 if len(asked) > 1 else LIMIT
+    assert ledger.held == before + charged, f"interrupt {n} at {interrupt.point}"
+    assert ledger.waiting == 0
+    return interrupt.point
+
+
+def test_an_interrupt_anywhere_in_a_charge_that_waits_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger alone: who is granted bytes in line, and interrupted then, holds nothing."""
+    monkeypatch.setattr("daramjwee.buffers.ledger.LOOK_AGAIN_SECONDS", 0.01)  # where the wake-up was interrupted
+    n = 0
+    while charge_interrupted_at(n):
+        n += 1
+    assert n > 30

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import subprocess
 import sys
+import threading
+import weakref
 
 import pytest
 
-from daramjwee.buffers import BufferPool, MemoryLedger
-from daramjwee.errors import DaramjweeError
+from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger, arenas
+from daramjwee.errors import DaramjweeError, Overloaded
 
 WATCHED = """
 import sys
@@ -87,3 +91,74 @@ def test_an_interrupt_while_memory_is_mapped_leaves_the_ledger_as_it_was(monkeyp
         with pytest.raises(KeyboardInterrupt):
             pool.acquire(5000)
         assert pool.ledger.held == 0
+
+
+def test_memory_that_one_thread_is_unmapping_is_not_credited_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charged until after it is unmapped, also while the system takes its time and others come by."""
+    closing, go_on = threading.Event(), threading.Event()
+
+    class Slow(mmap.mmap):
+        def close(self) -> None:
+            closing.set()
+            assert go_on.wait(10)
+            super().close()
+
+    monkeypatch.setattr(arenas, "_map", lambda size: Slow(-1, size))
+    pool = BufferPool()
+    pool.acquire(5000).release()
+    held = pool.ledger.held
+    closer = threading.Thread(target=pool.close)
+    closer.start()
+    try:
+        assert closing.wait(10)
+        pool.maintain()
+        assert pool.ledger.held == held > 0
+    finally:
+        go_on.set()
+        closer.join()
+    assert pool.ledger.held == 0
+
+
+class Mine:
+    """Something that a caller has at hand."""
+
+
+def test_a_wait_in_vain_keeps_nothing_of_its_caller() -> None:
+    """`Overloaded`, once handled, is gone with all its frames name: leases, too, which nobody would give back."""
+    config = BufferPoolConfig(max_concurrent_large_ops=1)
+
+    def wait(pool: AdaptiveBufferPool) -> weakref.ref[Mine]:
+        mine = Mine()
+        found = weakref.ref(mine)
+        try:
+            pool.acquire(300_000, timeout=0)
+        except Overloaded:
+            return found
+        raise AssertionError("it was let in")
+
+    with AdaptiveBufferPool(config) as pool, pool.acquire(300_000):
+        gc.disable()
+        try:
+            assert wait(pool)() is None
+        finally:
+            gc.enable()
+
+
+def test_a_release_that_is_interrupted_gives_the_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease of a large operation keeps no place in the gate, whatever stops its release, and whoever keeps it."""
+    pool = AdaptiveBufferPool()
+    leases = [pool.acquire(300_000) for _ in range(2)]
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("daramjwee.buffers.chunks.Chunks.attend", interrupted)
+        pool._chunks.alert = True
+        with pytest.raises(KeyboardInterrupt), leases[0]:
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            leases[1].release()
+    assert pool.stats().gate.active == 0
+    pool.close()
+    assert pool.ledger.held == 0

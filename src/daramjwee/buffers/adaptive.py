@@ -40,13 +40,17 @@ class GatedLease(Lease):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        Lease.__exit__(self, kind, error, traceback)
-        self._slot.release()
+        try:
+            Lease.__exit__(self, kind, error, traceback)
+        finally:  # an interrupt, too: the place would stay taken as long as somebody keeps the lease
+            self._slot.release()
 
     def release(self) -> None:
         """Give the memory and the place in the gate back. `LeaseError` when that was done before."""
-        super().release()
-        self._slot.release()
+        try:
+            super().release()
+        finally:
+            self._slot.release()
 
     def __del__(self) -> None:
         # Lost: said once, for the memory. The place goes back without a lock, as everything does in a finalizer.

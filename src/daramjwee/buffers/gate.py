@@ -243,7 +243,7 @@ class LargeOperationGate:
                 self._work_locked(now)
             self._settle()
         if waiter.error is not None:
-            raise waiter.error
+            raise waiter.take_error()
         return _slot(waiter)
 
     def _abandon(self, waiter: Waiter) -> None:

@@ -107,6 +107,13 @@ class Waiter(Place):
     def sleep(self, seconds: float) -> bool:
         return self._lock.acquire(timeout=seconds)
 
+    def take_error(self) -> DaramjweeError:
+        """`error`, which is referred to no more: its traceback names the waiter, and such a circle would keep what the
+        callers had at hand, leases among it, until the garbage collector comes."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
+
     def wake(self) -> None:
         """Granted, or out of the line for `error`. Called with no lock held."""
         try:

@@ -13,7 +13,7 @@ import warnings
 
 import pytest
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, Lease, MemoryLedger
+from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, Lease, MemoryLedger, PressureLevel
 from daramjwee.buffers.sizes import PAGE_BYTES, arena_plans, class_sizes
 from daramjwee.errors import Closed, ConfigError, LeaseError, LimitExceeded, Overloaded
 
@@ -504,3 +504,23 @@ def test_repr_tells_the_state(pool):
     with pool.acquire(1000) as lease:
         assert repr(lease) == "<Lease of 1000B>"
         assert repr(pool) == ("<BufferPool open, 1 leased (256KiB mapped, ledger 256KiB of 64MiB), 0 waiting>")
+
+
+def test_a_level_that_is_none_is_refused_and_leaves_the_pool_as_it_was(pool):
+    """Before it is noted: every copy afterwards would look it up."""
+    for level in ("HIGH", 9, -1, None):
+        with pytest.raises(ConfigError, match=r"level = .*: must be a PressureLevel, such as PressureLevel.HIGH"):
+            pool.relieve(level)
+        assert pool.pressure is PressureLevel.NORMAL
+    assert pool.copy(io.BytesIO(b"data"), io.BytesIO()).bytes == 4
+    pool.relieve(2)
+    assert pool.pressure is PressureLevel.HIGH
+
+
+@pytest.mark.parametrize("kind", [BufferPool, AdaptiveBufferPool])
+def test_a_pool_of_wrong_parts_is_refused_with_what_it_takes(kind):
+    """Where it is made, not where it is used."""
+    with pytest.raises(TypeError, match="config of a buffer pool is a BufferPoolConfig, not '64MiB'"):
+        kind("64MiB")
+    with pytest.raises(TypeError, match="ledger of a buffer pool is a MemoryLedger, not '64MiB'"):
+        kind(ledger="64MiB")

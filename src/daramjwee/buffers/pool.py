@@ -61,6 +61,9 @@ class BufferPool:
         ledger: MemoryLedger | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        _check_kind("config", config, BufferPoolConfig)
+        if ledger is not None:
+            _check_kind("ledger", ledger, MemoryLedger)
         self._config = config
         self._ledger = MemoryLedger(config.max_pool_bytes) if ledger is None else ledger
         self._clock = clock
@@ -202,6 +205,11 @@ class BufferPool:
     def relieve(self, level: PressureLevel) -> int:
         """Note the level of memory pressure. Where it asks for that, idle memory goes back at once, and while it lasts
         none is kept; bytes given back."""
+        try:
+            level = PressureLevel(level)
+        except ValueError:
+            mend = "must be a PressureLevel, such as PressureLevel.HIGH"
+            raise ConfigError([Problem("level", level, mend)], subject="BufferPool.relieve") from None
         self._pressure = level
         return self._chunks.relieve(keeps_idle=EFFECTS[level].keeps_idle)
 
@@ -332,6 +340,11 @@ class BufferPool:
             f"({format_size(stats.arena_bytes + stats.private_bytes)} mapped, ledger {format_size(self._ledger.held)} "
             f"of {format_size(self._ledger.limit)}){quarantined}, {stats.waiting} waiting>"
         )
+
+
+def _check_kind(field: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{field} of a buffer pool is a {kind.__name__}, not {value!r}")
 
 
 def parse_count(value: Any, field: str, call: str) -> int:

@@ -7,11 +7,12 @@ import mmap
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import pytest
 
-from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger, arenas
+from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger, arenas, waiting
 from daramjwee.errors import DaramjweeError, Overloaded
 
 WATCHED = """
@@ -162,3 +163,43 @@ def test_a_release_that_is_interrupted_gives_the_place_back(monkeypatch: pytest.
     assert pool.stats().gate.active == 0
     pool.close()
     assert pool.ledger.held == 0
+
+
+def test_a_large_request_is_served_though_small_ones_never_cease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who needs more than any chunk waits a while, and not for ever, where small requests always stand in line."""
+    monkeypatch.setattr("daramjwee.buffers.waiting.PATIENCE_SECONDS", 0.2)
+    pool = BufferPool(BufferPoolConfig(max_pool_bytes="4MiB"))
+    done, failures = threading.Event(), []
+
+    def ask_again_and_again() -> None:
+        try:
+            while not done.is_set():
+                with pool.acquire(1 << 20, timeout=20):
+                    done.wait(0.001)
+        except DaramjweeError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=ask_again_and_again) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    try:
+        while pool.stats().waiting < 8:
+            done.wait(0.001)
+        pool.acquire(3 << 20, timeout=4).release()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    pool.close()
+    assert pool.ledger.held == 0
+
+
+def test_who_waits_long_holds_up_those_behind_half_of_the_time() -> None:
+    """Not at first, then by turns: so a large request gathers what it needs, and small ones go on."""
+    waiter = waiting.Waiter(5000)
+    found = []
+    for waited in (0.5, 1.5, 2.5, 3.5):
+        waiter.since = time.monotonic() - waited * waiting.PATIENCE_SECONDS
+        found.append(waiter.holds_up)
+    assert found == [False, True, False, True]

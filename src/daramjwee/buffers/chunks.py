@@ -210,10 +210,13 @@ class Chunks(Holdings):
         for waiter in tuple(self._line):
             if not any(kind.free for kind in self._classes):
                 break
-            if waiter.private:
-                continue
-            chunk = self._pop_locked(bisect_left(self._sizes, waiter.size), len(self._sizes) - 1)
-            if chunk is not None:
+            chunk = None
+            if not waiter.private:
+                chunk = self._pop_locked(bisect_left(self._sizes, waiter.size), len(self._sizes) - 1)
+            if chunk is None:
+                if waiter.holds_up:
+                    break
+            else:
                 waiter.chunk = chunk
                 self._line.remove(waiter)
                 wake.append(waiter)

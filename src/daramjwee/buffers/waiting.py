@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Tasks look less often: a thousand of them share one core.
 LOOK_AGAIN_SECONDS = 0.25
 LOOK_AGAIN_ASYNC_SECONDS = 1.0
+# Whoever waits longer than this holds up those behind for as long, then lets them pass for as long, and so on.
+PATIENCE_SECONDS = 1.0
 
 
 class Waiter:
@@ -32,11 +34,12 @@ class Waiter:
 
     `private`: it wants memory mapped for it alone, and no chunk. `loop`: of a task."""
 
-    __slots__ = ("_lock", "chunk", "closed", "loop", "private", "size", "ticket")
+    __slots__ = ("_lock", "chunk", "closed", "loop", "private", "since", "size", "ticket")
 
     def __init__(self, size: int, *, private: bool = False) -> None:
         self.size = size
         self.private = private
+        self.since = monotonic()
         self.chunk: Chunk | None = None
         self.closed = False
         self.loop: AbstractEventLoop | None = None
@@ -47,6 +50,13 @@ class Waiter:
     @property
     def over(self) -> bool:
         return self.ticket.granted or self.ticket.refused or self.closed or self.chunk is not None
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether those behind it in the line are to be given nothing now. A large request that was always overtaken by
+        small ones would starve, as what comes back never gathers; one that always held them up, for memory that others
+        keep, would stop the pool until its time-out."""
+        return int((monotonic() - self.since) / PATIENCE_SECONDS) % 2 == 1
 
     def sleep(self, seconds: float) -> None:
         self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))

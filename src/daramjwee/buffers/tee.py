@@ -79,7 +79,8 @@ class ChunkedTeeReader(io.BufferedIOBase):
             raise ConfigError([Problem("on_sink_error", on_sink_error, mend)], subject="tee")
         self._readinto = readinto_of(src)
         fresh = FRESH_READS.get(type(src))
-        self._read_fresh = None if fresh is None else fresh.__get__(src)
+        # With the type: CPython 3.12 and 3.13 crash where a method of C code that asks for it is bound without.
+        self._read_fresh = None if fresh is None else fresh.__get__(src, type(src))
         self._read = None if self._readinto is not None else read_of(src)
         self._sink = TeeSink(sink, drop=on_sink_error == "drop")
         self._counted = False

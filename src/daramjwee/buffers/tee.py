@@ -74,13 +74,12 @@ class ChunkedTeeReader(io.BufferedIOBase):
     ) -> None:
         self._lease: Lease | None = None
         self._ended = False
+        self._pulled = self._given = self._chunks = self._chunk_reads = 0
         if on_sink_error not in ("raise", "drop"):
-            mend = 'must be "raise" or "drop"'
-            raise ConfigError([Problem("on_sink_error", on_sink_error, mend)], subject="tee")
+            raise ConfigError([Problem("on_sink_error", on_sink_error, 'must be "raise" or "drop"')], subject="tee")
         self._readinto = readinto_of(src)
         fresh = FRESH_READS.get(type(src))
-        # With the type: CPython 3.12 and 3.13 crash where a method of C code that asks for it is bound without.
-        self._read_fresh = None if fresh is None else fresh.__get__(src, type(src))
+        self._read_fresh = fresh and fresh.__get__(src, type(src))  # without the type, CPython 3.12 and 3.13 crash
         self._read = None if self._readinto is not None else read_of(src)
         self._sink = TeeSink(sink, drop=on_sink_error == "drop")
         self._counted = False
@@ -96,7 +95,6 @@ class ChunkedTeeReader(io.BufferedIOBase):
         self._start = self._stop = 0
         self._behind: tuple[Data, int, int] | None = None
         self._source_error: BaseException | None = None
-        self._pulled = self._given = self._chunks = self._chunk_reads = 0
         self._elapsed = 0.0
 
     # -- reading -----------------------------------------------------------------------------------------
@@ -390,10 +388,11 @@ class ChunkedTeeReader(io.BufferedIOBase):
         super().close()
 
     def __del__(self) -> None:
-        if getattr(self, "_lease", None) is not None and not sys.is_finalizing():
+        if not hasattr(self, "_sink"):
+            return  # its making was refused: Python 3.13 tells of errors of a close in a finalizer
+        if self._lease is not None and not sys.is_finalizing():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        # A finalizer may run while this thread has the lock that counting takes.
-        self._counted = True
+        self._counted = True  # a finalizer may run while this thread has the lock that counting takes
         super().__del__()
 
     def __repr__(self) -> str:

@@ -203,3 +203,28 @@ def test_who_waits_long_holds_up_those_behind_half_of_the_time() -> None:
         waiter.since = time.monotonic() - waited * waiting.PATIENCE_SECONDS
         found.append(waiter.holds_up)
     assert found == [False, True, False, True]
+
+
+@pytest.mark.parametrize("pool_kind", ["BufferPool", "AdaptiveBufferPool"])
+@pytest.mark.parametrize("kept", ["lease", "slice of its view"])
+def test_a_pool_and_its_lease_that_are_garbage_together_are_collected(pool_kind, kept):
+    """In a cycle that nobody refers to: the interpreter goes on, and says that the lease was lost."""
+    script = f"""
+import gc, sys
+from daramjwee.buffers import {pool_kind}
+gc.disable()
+pool = {pool_kind}()
+lease = pool.acquire(300_000)
+part = lease.view[10:20]
+cycle = [pool, lease] if {kept == "lease"} else [pool, part]
+if {kept != "lease"}:
+    lease.release()
+cycle.append(cycle)
+del pool, lease, part, cycle
+gc.collect()
+gc.collect()
+print("still here")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0 and ended.stdout == "still here\n", ended
+    assert "Exception ignored" not in ended.stderr

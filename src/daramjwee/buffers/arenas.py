@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from sys import getrefcount
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from daramjwee.buffers.sizes import ARENA_BYTES, PAGE_SHIFT
 from daramjwee.units import KIB
@@ -42,22 +42,26 @@ class Home(Protocol):
 class Chunk:
     """One piece of memory that is leased as a whole.
 
-    `whole`: all of it. `memory`: its first `size` bytes, to which everything refers that is made over `buffer`: its
-    reference count tells whether something survives. `hits`, `misses`, `puts` and `place` are written by whoever has the chunk, so they
-    need no lock: how often it was taken from the free ones, how often mapped or waited for, how often given back, and
-    who has it.
+    `capacity`: its bytes. `memory`: the first `size` of them, to which everything refers that is made over `buffer`: its
+    reference count tells whether something survives. `hits`, `misses`, `puts` and `place` are written by whoever has the
+    chunk, so they need no lock: how often it was taken from the free ones, how often mapped or waited for, how often
+    given back, and who has it.
     """
 
-    __slots__ = ("arena", "buffer", "free", "hits", "home", "memory", "misses", "place", "puts", "size", "whole")
+    __slots__ = (
+        "_asked", "_start", "arena", "buffer", "capacity", "free", "hits", "home", "memory", "misses", "place", "puts",
+        "size",
+    )  # fmt: skip
 
-    def __init__(
-        self, arena: Arena, whole: memoryview, make: type[PickleBuffer], free: deque[Chunk], home: Home
-    ) -> None:
+    memory: Any
+    buffer: PickleBuffer
+
+    def __init__(self, arena: Arena, start: int, capacity: int, free: deque[Chunk], home: Home) -> None:
         self.arena = arena
-        self.whole = whole
-        self.memory = whole[:]
-        self.buffer = make(self.memory)
-        self.size = whole.nbytes
+        self._start = start
+        self.capacity = capacity
+        self._asked = 0
+        self.fit(capacity)
         self.free = free
         self.home = home
         self.hits = 0
@@ -75,18 +79,31 @@ class Chunk:
     def fit(self, size: int) -> None:
         """Have `buffer` cover exactly `size` bytes: a view of the whole buffer is made in two thirds of the time of a
         part. Only while no view is left."""
-        memory = self.whole[:size]
-        # After an interrupt in between no size fits, and the next lease comes here again.
+        # A ctypes array, and no memoryview: the collector crashes CPython 3.11 where it finds one with another buffer made
+        # over it in a cycle. Imported late, both: they take 5 ms, and nobody needs them before memory.
+        from ctypes import c_char
+        from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
+
+        assert self.arena.mapping is not None
+        # After an interrupt in between no size fits, and the next lease comes here again. (No name for the array: whoever
+        # keeps this frame, in an error, would keep the chunk in quarantine.)
         self.size = -1
-        self.memory = memory
-        self.buffer = type(self.buffer)(memory)
+        self.memory = (c_char * size).from_buffer(self.arena.mapping, self._start)
+        self.buffer = PickleBuffer(self.memory)
         self.size = size
+
+    def fit_what_is_usual(self, size: int) -> None:
+        """Fit to `size` where the last look found the same: an array type for each odd size would cost 7 us."""
+        if size == self._asked and size > 1:  # 1 would be equal to True, which is no size
+            self.fit(size)
+        self._asked = size
 
     def poison(self) -> None:
         """Overwrite all of it: who still reads it sees at once that it is no longer theirs."""
-        whole, step = self.whole, len(POISON)
-        for start in range(0, whole.nbytes, step):
-            whole[start : start + step] = POISON[: whole.nbytes - start]
+        mapping, end = self.arena.mapping, self._start + self.capacity
+        assert mapping is not None
+        for start in range(self._start, end, len(POISON)):
+            mapping[start : min(end, start + len(POISON))] = POISON[: end - start]
 
 
 def _count_alone() -> int:
@@ -118,12 +135,11 @@ class PoisonedDeque(deque[Chunk]):
 class Arena:
     """One mapping, carved into chunks of one size."""
 
-    __slots__ = ("_mapping", "_whole", "bytes", "chunks", "ended", "leaving", "seen", "since")
+    __slots__ = ("bytes", "chunks", "ended", "leaving", "mapping", "seen", "since")
 
     def __init__(self, total: int) -> None:
         self.bytes = total
-        self._mapping: mmap.mmap | None = None
-        self._whole: memoryview | None = None
+        self.mapping: mmap.mmap | None = None
         self.chunks: list[Chunk] = []
         self.ended = False
         self.leaving = False  # a thread is unmapping it
@@ -132,15 +148,12 @@ class Arena:
 
     def carve(self, size: int, free: deque[Chunk], home: Home) -> None:
         """Map the memory and cut it into chunks of `size`."""
-        # `PickleBuffer.raw` gives a plain view of memory for a third of what memoryview(), cast and slice over a ctypes
-        # array cost. Imported late: 3 ms, and not needed before memory is.
-        from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
-
-        mapping = self._mapping = _map(self.bytes)
+        # `PickleBuffer.raw` gives a plain view of memory for a third of what memoryview(), cast and slice over the array
+        # cost.
+        mapping = self.mapping = _map(self.bytes)
         _advise(mapping, self.bytes)
-        whole = self._whole = memoryview(mapping)
         for start in range(0, self.bytes - size + 1, size):
-            self.chunks.append(Chunk(self, whole[start : start + size], PickleBuffer, free, home))
+            self.chunks.append(Chunk(self, start, size, free, home))
 
     def unmap(self) -> None:
         """Give the memory back to the system, now: a frame of a thread that was switched away from may still name one of
@@ -149,15 +162,12 @@ class Arena:
         try:
             for chunk in tuple(self.chunks):
                 chunk.buffer.release()
-                chunk.memory.release()
-                chunk.whole.release()
-            if self._whole is not None:
-                self._whole.release()
-            if self._mapping is not None:
-                self._mapping.close()
+                chunk.memory = None
+            if self.mapping is not None:
+                self.mapping.close()
         except BufferError:
             pass  # a view that nobody may have made: the memory ends with it, like that of a slice that survives a pool
-        self._whole = self._mapping = None
+        self.mapping = None
         self.chunks.clear()
 
     def idle_for(self, now: float) -> float:

@@ -139,7 +139,7 @@ class BufferPool:
             chunk.free.append(chunk)
             return self._acquire_slowly(size, timeout, priority)
         if size > chunk.size:
-            chunk.fit(size)
+            chunk.fit(chunk.capacity)
         lease._view = chunk.buffer.raw()[:size]
         return lease
 
@@ -178,7 +178,7 @@ class BufferPool:
         if not uses & self._unmarked or uses == 1:
             self._mark(chunk, count, uses)
         if count > chunk.size:
-            chunk.fit(count)
+            chunk.fit(chunk.capacity)
         lease._chunk = chunk
         lease.size = count
         lease._view = chunk.buffer.raw()[:count]
@@ -191,7 +191,7 @@ class BufferPool:
         if uses % SAMPLE_EVERY == 0:
             self._chunks.sample(size, SAMPLE_EVERY)
             if size != chunk.size:
-                chunk.fit(size)
+                chunk.fit_what_is_usual(size)
 
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         """The place of a copy of `size` bytes (None: unknown) that will lease `need`; None where there is no gate."""

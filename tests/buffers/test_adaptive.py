@@ -21,7 +21,7 @@ from daramjwee.buffers import (
     Priority,
     Strategy,
 )
-from daramjwee.errors import Closed, LeaseError, LimitExceeded, Overloaded
+from daramjwee.errors import Closed, ConfigError, LeaseError, LimitExceeded, Overloaded
 
 LARGE = 256 * 1024
 
@@ -341,3 +341,16 @@ def test_back_pressure_shows_in_the_statistics(counting):
             assert outcome[0].bytes == LARGE
         gate = pool.stats().gate
         assert (gate.active, gate.waiting, gate.entered, gate.waited) == (0, 0, 1, 1) and gate.wait_seconds > 0
+
+
+def test_what_is_no_priority_is_refused_also_where_nobody_waits(counting):
+    """A text, say: for a lease and for a copy, before anything is taken."""
+    with adaptive() as pool:
+        source = counting(LARGE)
+        for call in (
+            lambda: pool.acquire(LARGE, priority="high"),
+            lambda: pool.copy(source, Nowhere(), LARGE, priority="high"),
+        ):
+            with pytest.raises(ConfigError, match="priority = 'high'"):
+                call()
+        assert source.left == LARGE and pool.stats().total_gets == pool.gate.stats().active == 0

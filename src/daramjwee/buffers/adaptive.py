@@ -17,6 +17,7 @@ from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.pool import BufferPool
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.waiting import wait_for_chunk_async
+from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import format_size
 
@@ -92,6 +93,8 @@ class AdaptiveBufferPool(BufferPool):
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         if priority is None:
             return super()._acquire_slowly(size, timeout, None)
+        if type(priority) is not Priority:
+            check_priority(priority)
         if timeout is None and type(size) is int and size > 0:
             count, seconds = size, self._config.acquire_timeout  # as below, for what is asked for often
         else:
@@ -154,6 +157,8 @@ class AdaptiveBufferPool(BufferPool):
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         if priority is None or (size is not None and size < self._gated_from):
             return None
+        if type(priority) is not Priority:
+            check_priority(priority)
         return self.gate.acquire(need, priority=priority, timeout=timeout)
 
     def reconfigure(self, config: BufferPoolConfig) -> None:
@@ -181,6 +186,13 @@ class AdaptiveBufferPool(BufferPool):
             f"gate {gate.active}/{self._config.max_concurrent_large_ops} busy, {gate.waiting + stats.waiting} waiting, "
             f"pressure {self.pressure.name}>"
         )
+
+
+def check_priority(priority: object) -> None:
+    """A `ConfigError` for what is neither a `Priority` nor None, also where nobody waits."""
+    if not isinstance(priority, Priority):
+        mend = "must be a Priority, or None to pass the gate"
+        raise ConfigError([Problem("priority", priority, mend)], subject="BufferPool.acquire")
 
 
 def _gated_from(config: BufferPoolConfig) -> int:

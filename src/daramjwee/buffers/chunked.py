@@ -13,7 +13,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers.chunks import closed_error
-from daramjwee.buffers.config import BufferPoolConfig
+from daramjwee.buffers.config import LARGEST_SIZE, BufferPoolConfig
 from daramjwee.buffers.copy import CopyResult, fell_back, note, sink_for, through
 from daramjwee.buffers.endpoints import source_of
 from daramjwee.buffers.gate import Priority
@@ -22,7 +22,7 @@ from daramjwee.buffers.moving import ENDLESS, Copy
 from daramjwee.buffers.pressure import NORMAL
 from daramjwee.buffers.strategy import CHUNKED, select_strategy
 from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
-from daramjwee.units import parse_size
+from daramjwee.units import format_size, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +86,8 @@ def chunked_copy(
         getattr(cancel, "is_set", cancel),
     )
     given = None if chunk_size is None else _parse_bytes(chunk_size, "chunk_size", least=1)
+    if pool is not None and not hasattr(pool, "_admit"):
+        raise ConfigError([Problem("pool", pool, "must be a BufferPool or None")], subject="chunked_copy")
     if pool is not None and pool.closed:
         raise closed_error()
     config = _DEFAULTS if pool is None else pool.config
@@ -147,6 +149,8 @@ def _parse_bytes(value: Any, field: str, *, least: int = 0) -> int:
         count = parse_size(value)
         if count < least:
             raise ValueError(f"must be at least {least} byte")
+        if count > LARGEST_SIZE:
+            raise ValueError(f"must be at most {format_size(LARGEST_SIZE)}; mind the unit")
     except ValueError as error:
         raise ConfigError([Problem(field, value, str(error))], subject="chunked_copy") from None
     return count

@@ -167,11 +167,17 @@ def _interval(value: Any) -> float:
     return seconds
 
 
+def _operations(value: Any) -> int:
+    if type(value) is int and value < 1:
+        raise ValueError("must be at least 1; to switch the pool off set enabled = False")
+    return _count(value)
+
+
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError("must be a whole number (int)")
     if value < 1:
-        raise ValueError("must be at least 1; to switch the pool off set enabled = False")
+        raise ValueError("must be at least 1")
     if value > LARGEST_COUNT:
         raise ValueError(f"must be at most {LARGEST_COUNT:,}")
     return value
@@ -198,7 +204,7 @@ _PARSERS: dict[str, Callable[[Any], object]] = {
     "acquire_timeout": _duration,
     "max_idle_age": _duration,
     "metrics_interval": _interval,
-    "max_concurrent_large_ops": _count,
+    "max_concurrent_large_ops": _operations,
     "max_queued_large_ops": _count,
     "large_object_strategy": lambda value: _choice(value, Strategy),
     "leak_detection": lambda value: _choice(value, LeakDetection),

@@ -166,7 +166,14 @@ def test_a_failing_end_ends_it_with_everything_given_back(endpoints, pooled):
 
 def test_bad_arguments_are_named():
     """Before anything is read."""
-    for arguments in ({"size": -1}, {"limit": "x"}, {"timeout": "soon"}, {"chunk_size": 0}, {"chunk_size": 1 << 70}, {"pool": 3}):
+    for arguments in (
+        {"size": -1},
+        {"limit": "x"},
+        {"timeout": "soon"},
+        {"chunk_size": 0},
+        {"chunk_size": 1 << 70},
+        {"pool": 3},
+    ):
         with pytest.raises(ConfigError, match=f"chunked_copy(.|\n)*{next(iter(arguments))}"):
             chunked_copy(io.BytesIO(b"x"), io.BytesIO(), **arguments)
     pool = BufferPool()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -48,6 +49,16 @@ FAREWELL_SECONDS = 10.0
 _seconds: defaultdict[str, float] = defaultdict(float)
 _tests: defaultdict[str, int] = defaultdict(int)
 _began = time.monotonic()
+
+
+@pytest.fixture
+def untraced():
+    """Without the measuring of coverage in this thread: it multiplies the time of what is called a million times, and an
+    interrupt or a fork in its midst leaves its own lock taken."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(trace)
 
 
 def _folder(nodeid: str) -> str:

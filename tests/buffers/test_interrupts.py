@@ -25,7 +25,10 @@ from daramjwee.units import KIB, MIB
 
 LIMIT = 4 * MIB
 # A lease lost to an interrupt says so; an interrupt in a finalizer is said by Python. Both are meant here.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("untraced"),
+]
 
 
 class Interrupt:

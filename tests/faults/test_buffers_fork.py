@@ -31,6 +31,7 @@ def in_child(work: Callable[[], object]) -> int:
     """Run `work` in a forked child; its exit status, 0 when it returned true, -SIGALRM when it hung."""
     pid = os.fork()
     if pid == 0:
+        sys.settrace(None)  # a thread of the parent may have held the lock of what measures coverage
         status = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

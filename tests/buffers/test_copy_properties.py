@@ -64,7 +64,7 @@ class Ends(contextlib.ExitStack):
             path = self.folder / "sink"
             path.write_bytes(b"")
             mode = {"append file": "ab", "random file": "r+b"}.get(kind, "wb")
-            made = self.enter_context(open(path, mode, buffering=0 if kind == "raw file" else -1))  # noqa: SIM115
+            made = self.enter_context(open(path, mode, buffering=0 if kind == "raw file" else -1))  # noqa: SIM115 - ends with the stack
             return made, lambda: (made.flush(), path.read_bytes())[1]
         parts: list[bytes] = []
         if kind == "socket":
@@ -74,7 +74,7 @@ class Ends(contextlib.ExitStack):
             made, end = left, lambda: left.shutdown(socket.SHUT_WR)
         else:
             reading, writing = os.pipe()
-            made = self.enter_context(open(writing, "wb", buffering=0 if kind == "raw pipe" else -1))  # noqa: SIM115
+            made = self.enter_context(open(writing, "wb", buffering=0 if kind == "raw pipe" else -1))  # noqa: SIM115 - ends with the stack
             self.thread(lambda: (parts.extend(iter(lambda: os.read(reading, 65536), b"")), os.close(reading)))
             end = made.close
         return made, lambda: (end(), self.join(), b"".join(parts))[2]
@@ -222,7 +222,7 @@ def test_a_source_that_would_block_stops_the_copy_at_the_exact_byte(
     with Ends(tmp_path_factory.mktemp("ends")) as ends, direct_pool(strategy) as pool:
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
-        source = ends.enter_context(open(reading, "rb", buffering=-1 if buffered else 0))  # noqa: SIM115
+        source = ends.enter_context(open(reading, "rb", buffering=-1 if buffered else 0))  # noqa: SIM115 - ends with the stack
         sink, finish = ends.sink(sink_kind)
         sent = 0
         for piece in pieces:

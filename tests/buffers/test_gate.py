@@ -152,7 +152,7 @@ def test_a_priority_and_a_timeout_that_cannot_be_are_refused():
     """Not only under load, when it is too late to notice."""
     gate = LargeOperationGate(4)
     with pytest.raises(ConfigError, match=r"priority = 'high': must be one of Priority.HIGH, Priority.NORMAL"):
-        gate.acquire(priority="high")  # type: ignore[arg-type]
+        gate.acquire(priority="high")  # type: ignore[arg-type]  # that is what is refused
     with pytest.raises(ConfigError, match="timeout"):
         gate.acquire(timeout=-1)
     with pytest.raises(ConfigError, match="timeout"):

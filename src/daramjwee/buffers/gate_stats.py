@@ -8,7 +8,9 @@ Design: docs/design/strategy.md
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from daramjwee.buffers.gate_kernel import PRIORITIES
 from daramjwee.buffers.ledger import LEAST_RETRY_SECONDS
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 HOLD_WEIGHT = 0.125
 
 
-class GateStats(NamedTuple):
+class GateStats(msgspec.Struct, frozen=True):
     """What the gate has done since it was made, and its state now. Exact when nothing runs.
 
     `active`, `active_bytes`: operations under way and the bytes reserved for them (0 where bytes are not bounded).
@@ -45,9 +47,16 @@ class GateStats(NamedTuple):
     wait_seconds: float = 0.0
     longest_wait: float = 0.0
 
+    def __add__(self, other: GateStats) -> GateStats:
+        """Both gates together."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
+        sums["longest_wait"] = max(self.longest_wait, other.longest_wait)
+        return GateStats(**sums)
+
     def since(self, base: GateStats) -> GateStats:
         """The same with its counters taken from `base` on. What is now, and the longest wait, are not counters."""
-        return self._replace(
+        return msgspec.structs.replace(
+            self,
             entered=self.entered - base.entered,
             waited=self.waited - base.waited,
             refused=self.refused - base.refused,

@@ -29,7 +29,7 @@ LOCAL_CHUNK_BYTES = 128 * KIB
 KERNEL_FROM = 64 * KIB
 
 
-class SizeClass(enum.Enum):
+class SizeClass(enum.StrEnum):
     """How large an object is: small < 32 KiB <= medium < `large_object_threshold` <= large
     < `very_large_object_threshold` <= very large."""
 
@@ -39,7 +39,7 @@ class SizeClass(enum.Enum):
     VERY_LARGE = "very_large"
 
 
-class Strategy(enum.Enum):
+class Strategy(enum.StrEnum):
     """How bytes are moved.
 
     POOLED: one leased buffer for the whole object. CHUNKED: a loop over one reused chunk. DIRECT: no pooled
@@ -53,7 +53,7 @@ class Strategy(enum.Enum):
     ADAPTIVE = "adaptive"
 
 
-class Endpoint(enum.Enum):
+class Endpoint(enum.StrEnum):
     """What one end of a copy can do.
 
     FILE: a regular file, behind a plain file object. SOCKET: a plain socket of a network, LOCAL: of

@@ -197,7 +197,7 @@ def test_a_large_request_is_served_though_small_ones_never_cease(monkeypatch: py
 
 def test_who_waits_long_holds_up_those_behind_half_of_the_time() -> None:
     """Not at first, then by turns: so a large request gathers what it needs, and small ones go on."""
-    waiter = waiting.Waiter(5000)
+    waiter = waiting.Waiter(5000, 0)
     found = []
     for waited in (0.5, 1.5, 2.5, 3.5):
         waiter.since = time.monotonic() - waited * waiting.PATIENCE_SECONDS

@@ -53,7 +53,7 @@ class Interrupt:
 def trouble_of(pool: BufferPool) -> str:
     """What is not at rest in a pool nobody uses; empty where nothing is."""
     ledger = pool.ledger
-    locks = [pool._chunks._lock, pool._chunks._calibrating, pool._config_lock, pool._tally_lock, ledger._lock]
+    locks = [pool._chunks._lock, pool._chunks._calibrating, pool._config_lock, ledger._lock]
     if isinstance(pool, AdaptiveBufferPool):
         locks.append(pool.gate._lock)
     if any(lock.locked() for lock in locks):

@@ -9,7 +9,11 @@ Design: docs/design/strategy.md
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.buffers.gate import LargeOperationGate, Priority
@@ -24,7 +28,6 @@ from daramjwee.units import format_size
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.gate import Slot
     from daramjwee.buffers.ledger import MemoryLedger
     from daramjwee.buffers.stats import BufferPoolStats
@@ -109,13 +112,13 @@ class AdaptiveBufferPool(BufferPool):
             seconds = max(0.0, began + seconds - self._clock.monotonic())
         lease._slot = slot
         try:
-            return self._lease_of(self._chunk_for(count, seconds), count, lease)
+            return self._fill(lease, count, seconds)
         except BaseException:
             slot.release()
             raise
 
-    def _chunk_for(self, count: int, seconds: float) -> Chunk:
-        """A free chunk of at least `count` bytes, else as `Chunks.obtain`."""
+    def _fill(self, lease: GatedLease, count: int, seconds: float) -> GatedLease:
+        """The lease with memory: of a free chunk of at least `count` bytes, else as `Chunks.obtain`."""
         chunks = self._chunks
         if not chunks.alert:
             try:
@@ -123,9 +126,11 @@ class AdaptiveBufferPool(BufferPool):
             except IndexError:
                 pass  # none is free, or the table does not reach so far
             else:
-                chunk.hits += 1
-                return chunk
-        return chunks.obtain(count, seconds)
+                gets = chunk.gets
+                rank = chunk.rank if count == chunk.size else bisect_right(self._bounds, count)
+                uses = gets[rank] = gets[rank] + 1
+                return self._lease_of(chunk, count, lease, uses)
+        return self._lease_of(chunks.obtain(count, bisect_right(self._bounds, count), seconds), count, lease)
 
     async def acquire_async(
         self,
@@ -136,23 +141,29 @@ class AdaptiveBufferPool(BufferPool):
     ) -> Lease:
         """As `acquire`, waiting without holding up the event loop, in the same line."""
         count, seconds = self._parse_request(size, timeout)
-        if priority is None or count < self._gated_from:
-            chunk = self._chunks.at_once(count)
-            if chunk is None:
-                chunk = await wait_for_chunk_async(self._chunks, count, seconds)
-            return self._lease_of(chunk, count, Lease())
-        lease = GatedLease()
-        began = self._clock.monotonic()
-        slot = lease._slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)
+        timed = perf_counter_ns()
+        rank = bisect_right(self._bounds, count)
+        # In one coroutine: a thousand tasks may wait, each with all of theirs.
+        slot = None
+        lease = Lease()
+        if priority is not None and count >= self._gated_from:
+            began = self._clock.monotonic()
+            slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)
+            lease = GatedLease()
+            lease._slot = slot
+            seconds = max(0.0, began + seconds - self._clock.monotonic())
         try:
-            left = max(0.0, began + seconds - self._clock.monotonic())
-            chunk = self._chunks.at_once(count)
+            chunk = self._chunks.at_once(count, rank)
             if chunk is None:
-                chunk = await wait_for_chunk_async(self._chunks, count, left)
-            return self._lease_of(chunk, count, lease)
+                chunk = await wait_for_chunk_async(self._chunks, count, rank, seconds)
+            lease = self._lease_of(chunk, count, lease)
         except BaseException:
-            slot.release()
+            if slot is not None:
+                slot.release()
             raise
+        if self._tallies.detailed:
+            self._time_lease(lease, perf_counter_ns() - timed, 1)
+        return lease
 
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         if priority is None or (size is not None and size < self._gated_from):
@@ -174,7 +185,7 @@ class AdaptiveBufferPool(BufferPool):
         super().close()
 
     def _snapshot(self) -> BufferPoolStats:
-        return super()._snapshot()._replace(gate=self.gate.stats())
+        return msgspec.structs.replace(super()._snapshot(), gate=self.gate.stats())
 
     def __repr__(self) -> str:
         stats = self.stats()

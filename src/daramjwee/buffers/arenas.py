@@ -9,21 +9,26 @@ Design: docs/design/memory.md
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_right
 from collections import deque
+from operator import add
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from daramjwee.buffers.sizes import ARENA_BYTES, PAGE_SHIFT
 from daramjwee.units import KIB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
 
 # What freed memory is filled with in debug mode: a value that is neither zero nor text, in steps of so much.
 POISON = b"\xdb" * (64 * KIB)
 # A table of free chunks by size in pages reaches so far; what is larger is looked up on the slow path.
 TABLE_PAGES = 4096
+# A lease counts by the size class of what was asked for, or as part of a copy, which is counted as such itself.
+INNER = 4
+RANKS = INNER + 1
 
 
 class Home(Protocol):
@@ -43,14 +48,14 @@ class Chunk:
     """One piece of memory that is leased as a whole.
 
     `capacity`: its bytes. `memory`: the first `size` of them, to which everything refers that is made over `buffer`: its
-    reference count tells whether something survives. `hits`, `misses`, `puts` and `place` are written by whoever has the
-    chunk, so they need no lock: how often it was taken from the free ones, how often mapped or waited for, how often
-    given back, and who has it.
+    reference count tells whether something survives. `gets`, `misses`, `puts` and `place` are written by whoever has the
+    chunk, so they need no lock: how often it was taken from the free ones, by size class of what was asked for (`rank` is
+    that of `size`) and, last, by copies (`INNER`); how often mapped or waited for; how often given back; and who has it.
     """
 
     __slots__ = (
-        "_asked", "_start", "arena", "buffer", "capacity", "free", "hits", "home", "memory", "misses", "place", "puts",
-        "size",
+        "_asked", "_start", "arena", "buffer", "capacity", "free", "gets", "home", "memory", "misses", "place", "puts",
+        "rank", "size",
     )  # fmt: skip
 
     memory: Any
@@ -64,15 +69,20 @@ class Chunk:
         self.fit(capacity)
         self.free = free
         self.home = home
-        self.hits = 0
+        self.gets = [0] * RANKS
         self.misses = 0
         self.puts = 0
         self.place: tuple[int, str, int] | None = None
 
+    @property
+    def uses(self) -> int:
+        """How often it was leased."""
+        return sum(self.gets) + self.misses
+
     def place_text(self) -> str:
         """Where the lease at hand was acquired, in brackets; empty where that was not recorded."""
         place = self.place
-        if place is None or place[0] != self.hits + self.misses:
+        if place is None or place[0] != self.uses:
             return ""
         return f" (acquired at {place[1]}:{place[2]})"
 
@@ -90,6 +100,7 @@ class Chunk:
         self.size = -1
         self.memory = (c_char * size).from_buffer(self.arena.mapping, self._start)
         self.buffer = PickleBuffer(self.memory)
+        self.rank = bisect_right(self.arena.bounds, size)
         self.size = size
 
     def fit_what_is_usual(self, size: int) -> None:
@@ -135,10 +146,11 @@ class PoisonedDeque(deque[Chunk]):
 class Arena:
     """One mapping, carved into chunks of one size."""
 
-    __slots__ = ("bytes", "chunks", "ended", "leaving", "mapping", "seen", "since")
+    __slots__ = ("bounds", "bytes", "chunks", "ended", "leaving", "mapping", "seen", "since")
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, bounds: tuple[int, ...]) -> None:
         self.bytes = total
+        self.bounds = bounds
         self.mapping: mmap.mmap | None = None
         self.chunks: list[Chunk] = []
         self.ended = False
@@ -172,36 +184,46 @@ class Arena:
 
     def idle_for(self, now: float) -> float:
         """Seconds since its chunks were last seen to have been used, given that all are free now."""
-        uses = sum(chunk.hits + chunk.misses for chunk in self.chunks)
+        uses = sum(chunk.uses for chunk in self.chunks)
         if uses != self.seen:
             self.seen = uses
             self.since = now
         return now - self.since
 
 
-class Totals:
-    """What chunks have counted."""
+class Totals(NamedTuple):
+    """What chunks have counted, as they do."""
 
-    __slots__ = ("hits", "misses", "puts")
+    gets: tuple[int, ...] = (0,) * RANKS
+    misses: int = 0
+    puts: int = 0
 
-    def __init__(self) -> None:
-        self.hits = self.misses = self.puts = 0
+    @property
+    def hits(self) -> int:
+        return sum(self.gets)
 
-    def add(self, chunks: Iterable[Chunk]) -> None:
-        for chunk in chunks:
-            # Puts first: a lease that ends meanwhile is then counted as made and not yet given back.
-            self.puts += chunk.puts
-            self.hits += chunk.hits
-            self.misses += chunk.misses
+    def plus(self, other: Totals) -> Totals:
+        gets = tuple(map(add, self.gets, other.gets))
+        return Totals(gets, self.misses + other.misses, self.puts + other.puts)
+
+
+def totals_of(chunks: Sequence[Chunk]) -> Totals:
+    """What `chunks` have counted together."""
+    # Puts first: a lease that ends meanwhile is then counted as made and not yet given back.
+    puts = sum(chunk.puts for chunk in chunks)
+    gets = tuple(map(sum, zip(*(chunk.gets for chunk in chunks), strict=True))) or (0,) * RANKS
+    return Totals(gets, sum(chunk.misses for chunk in chunks), puts)
 
 
 class ChunkClass:
-    """All chunks of one size: the free ones, and the arenas they are cut from. `size` 0: of any size, one an arena."""
+    """All chunks of one size: the free ones, and the arenas they are cut from. `size` 0: of any size, one an arena.
+    `bounds`: of the size classes by which leases are counted."""
 
-    __slots__ = ("arenas", "free", "size")
+    __slots__ = ("arenas", "bounds", "free", "size")
 
-    def __init__(self, size: int, *, poisoned: bool = False) -> None:
+    def __init__(self, size: int, bounds: tuple[int, ...], *, poisoned: bool = False) -> None:
         self.size = size
+        self.bounds = bounds
         self.free: deque[Chunk] = PoisonedDeque() if poisoned else deque()
         self.arenas: dict[Arena, None] = {}
 

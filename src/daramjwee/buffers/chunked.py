@@ -9,7 +9,7 @@ Design: docs/design/memory.md
 from __future__ import annotations
 
 import mmap
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers.chunks import closed_error
@@ -78,7 +78,7 @@ def chunked_copy(
     Where no such chunk is free within `timeout` (None: `acquire_timeout`), one of `min_buffer_size` serves if that is
     free, which counts as a fallback; else `Overloaded` or `LimitExceeded` is raised, and no byte was moved.
     """
-    began = perf_counter()
+    began = perf_counter_ns()
     run = Copy(
         None if size is None else _parse_bytes(size, "size"),
         None if limit is None else _parse_bytes(limit, "limit"),
@@ -120,24 +120,22 @@ def chunked_copy(
         if slot is not None:
             slot.release()
     run.tell_end()
+    elapsed = perf_counter_ns() - began
     if pool is not None:
-        with pool._tally_lock:
-            pool._tally.add(CHUNKED, run.done)
-            if run.fallback is not None:
-                pool._tally.fallbacks += 1
-    return CopyResult(run.done, run.chunks, CHUNKED, perf_counter() - began)
+        pool._tallies.count(run, CHUNKED, pool._bounds, elapsed)
+    return CopyResult(run.done, run.chunks, CHUNKED, elapsed / 1e9)
 
 
 def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease:
     """A chunk of the pool: as wanted, else the smallest if that is free."""
     try:
-        return pool.acquire(chunk, timeout=timeout, priority=None)
+        return pool.lend(chunk, timeout)
     except (Overloaded, LimitExceeded) as error:
         small = pool.config.min_buffer_size
         if small >= chunk:
             raise
         try:
-            lease = pool.acquire(small, timeout=0, priority=None)
+            lease = pool.lend(small, 0)
         except (Overloaded, LimitExceeded):
             raise error from None  # what was asked for tells more than what was tried instead
         fell_back(run, f"no chunk to copy through ({type(error).__name__}): a small one serves")

@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import deque
+from operator import add
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from daramjwee.buffers.holdings import Counts, Holdings
 from daramjwee.buffers.ledger import NO_WAIT
 from daramjwee.buffers.sizes import SizeHistogram, class_sizes, page_round, recalibrate
+from daramjwee.buffers.stats import SizeShare
 from daramjwee.buffers.waiting import wait_for_chunk
 from daramjwee.errors import Closed
 
@@ -40,6 +42,8 @@ class Chunks(Holdings):
         super().__init__(config, ledger, gated=gated)
         self.samples: deque[tuple[int, int]] = deque(maxlen=2 * SAMPLES_DUE)
         self.overloads = 0
+        self.waits = 0
+        self.wait_seconds = 0.0
         self._line: deque[Waiter] = deque()
         self._left: deque[Waiter] = deque()
         # Who has entered and not left, in the line or given something already; the loops of those that are tasks.
@@ -87,17 +91,26 @@ class Chunks(Holdings):
                         self._wanted = (config, wanted)
                 self.attend()
 
+    def asked(self) -> tuple[SizeShare, ...]:
+        """What was asked for of late: about how often which size, rounded up."""
+        with self._calibrating:
+            histogram = SizeHistogram()
+            histogram.weights.update(self._histogram.weights)
+            for size, weight in tuple(self.samples):
+                histogram.add(size, weight)
+            return tuple(SizeShare(size, weight) for size, weight in sorted(histogram.weights.items()))
+
     # -- taking ------------------------------------------------------------------------------------------
 
-    def obtain(self, size: int, seconds: float, *, private: bool = False) -> Chunk:
-        """A chunk of at least `size` bytes: free, newly mapped, or waited for. Counts it as hit or miss.
+    def obtain(self, size: int, rank: int, seconds: float, *, private: bool = False) -> Chunk:
+        """A chunk of at least `size` bytes: free, newly mapped, or waited for. Counts it as hit or miss, under `rank`.
 
         Raises `LimitExceeded`, `Overloaded` after `seconds`, `Closed`.
         """
-        chunk = self.at_once(size, private=private)
-        return wait_for_chunk(self, size, seconds, private=private) if chunk is None else chunk
+        chunk = self.at_once(size, rank, private=private)
+        return wait_for_chunk(self, size, rank, seconds, private=private) if chunk is None else chunk
 
-    def at_once(self, size: int, *, private: bool = False) -> Chunk | None:
+    def at_once(self, size: int, rank: int, *, private: bool = False) -> Chunk | None:
         """As `obtain`, without a wait: None where there must be one."""
         now = self._clock.monotonic()
         if not private:
@@ -106,15 +119,15 @@ class Chunks(Holdings):
                 self._recalibrate(now)
         if now - self._maintained_at >= self._config.max_idle_age:
             self.maintain(now)
-        chunk = self._attempt(size, private, last=False)
+        chunk = self._attempt(size, rank, private, last=False)
         if chunk is None:
             # Another class's idle memory may fill the ledger, or this pool's share of it.
             at = bisect_left(self._sizes, size)
             self.reclaim(page_round(size) if private or at == len(self._sizes) else self._sizes[at])
-            chunk = self._attempt(size, private, last=True)
+            chunk = self._attempt(size, rank, private, last=True)
         return chunk
 
-    def _attempt(self, size: int, private: bool, *, last: bool) -> Chunk | None:
+    def _attempt(self, size: int, rank: int, private: bool, *, last: bool) -> Chunk | None:
         """A chunk that can be had now."""
         wake = None
         try:
@@ -122,7 +135,7 @@ class Chunks(Holdings):
                 if self.closed:
                     raise closed_error()
                 wake = self._work_locked()
-                chunk = None if self._line else self._find_locked(size, private, last=last)
+                chunk = None if self._line else self._find_locked(size, rank, private, last=last)
                 self._shed_locked()
                 return chunk
         finally:
@@ -159,14 +172,17 @@ class Chunks(Holdings):
                 wake = self._work_locked()
                 self._forget_locked(waiter)
                 chunk, waiter.chunk = waiter.chunk, None
+                self.waits += 1
+                self.wait_seconds += monotonic() - began
                 if granted and chunk is None and not self.closed:
-                    chunk = self._map_locked(ticket.need, self._singles, ticket)
+                    chunk = self._map_locked(ticket.need, self._singles, waiter.rank, ticket)
                     assert chunk is not None
                     return chunk
                 if granted:
                     note(ticket)
                 if chunk is not None:
                     chunk.misses += 1
+                    self._missed[waiter.rank] += 1
                 elif not waiter.closed:
                     self.overloads += 1
         finally:
@@ -317,6 +333,11 @@ class Chunks(Holdings):
 
     # -- the end ----------------------------------------------------------------------------------------------
 
+    def reset_peak(self) -> None:
+        """Take the most that was ever mapped anew, from now on."""
+        with self._lock:
+            self.peak = self.mapped + self.private
+
     def close(self) -> None:
         """Unmap everything but what is on loan, which is unmapped as it comes back. Waiters get `Closed`."""
         with self._lock:
@@ -341,12 +362,28 @@ class Chunks(Holdings):
         """All counters, exact when nothing runs; while something runs, never more puts than gets."""
         with self._lock:
             wake = self._work_locked()
-            rows = self._rows_locked()
+            rows, gets = self._rows_locked()
             counts = Counts(
-                sum(row.hits for row in rows), sum(row.misses for row in rows), sum(row.puts for row in rows),
-                len(self.suspects), self.mapped, self.private, self.peak, self.leases_lost, len(self._line),
-                self.overloads, rows,
-            )  # fmt: skip
+                hits=sum(gets),
+                misses=sum(row.misses for row in rows),
+                puts=sum(row.puts for row in rows),
+                pooled=tuple(map(add, gets, self._missed)),
+                direct=tuple(self._direct),
+                suspects=len(self.suspects),
+                mapped=self.mapped,
+                idle=sum(row.size * row.free for row in rows),
+                private=self.private,
+                peak=self.peak,
+                lost=self.leases_lost,
+                waiting=len(self._line),
+                overloads=self.overloads,
+                waits=self.waits,
+                wait_seconds=self.wait_seconds,
+                maps=self.maps,
+                mapped_in_all=self.mapped_in_all,
+                refusals=self.refusals,
+                chunks=rows,
+            )
         self._finish(wake)
         return counts
 

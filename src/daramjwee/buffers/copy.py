@@ -81,9 +81,7 @@ class Lender(Protocol):
     @property
     def pressure(self) -> PressureLevel: ...
 
-    def acquire(self, size: int, *, timeout: float, priority: None) -> Lease: ...
-
-    def acquire_private(self, size: int, timeout: float) -> Lease: ...
+    def lend(self, size: int, timeout: float, *, private: bool = False) -> Lease: ...
 
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None: ...
 
@@ -173,7 +171,7 @@ def _short_way(
             dst.flush()
         if slot is not None:
             timeout = max(0.0, began + timeout - monotonic())
-        with pool.acquire(chunk, timeout=timeout, priority=None) as lease:
+        with pool.lend(chunk, timeout) as lease:
             readinto = src.readinto if raw is src else src.readinto1
             if to_file:
                 run.flat(lease, readinto, src, write, size)
@@ -259,9 +257,7 @@ def _carry_out(
             run.by_reads(decision.chunk_size, src, sink)
         else:
             size = decision.chunk_size
-            with (
-                pool.acquire_private(size, timeout) if private else pool.acquire(size, timeout=timeout, priority=None)
-            ) as lease:
+            with pool.lend(size, timeout, private=private) as lease:
                 through(run, lease, source, src, sink, dst)
     except OSError as error:
         note(run, error)

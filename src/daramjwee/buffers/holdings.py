@@ -14,10 +14,11 @@ from collections import deque
 from sys import getrefcount
 from typing import TYPE_CHECKING, NamedTuple
 
-from daramjwee.buffers.arenas import ALONE, Arena, ChunkClass, Totals, table_by_pages
+from daramjwee.buffers.arenas import ALONE, RANKS, Arena, ChunkClass, Totals, table_by_pages, totals_of
 from daramjwee.buffers.config import LeakDetection
 from daramjwee.buffers.sizes import PAGE_SHIFT, arena_plans, class_sizes, page_round
 from daramjwee.buffers.stats import ChunkClassStats
+from daramjwee.buffers.strategy import class_bounds
 from daramjwee.errors import Overloaded
 from daramjwee.units import format_size
 
@@ -42,18 +43,27 @@ STRAY = _count_in_list()
 
 
 class Counts(NamedTuple):
-    """What a pool has counted since it was made, and what it holds."""
+    """What a pool has counted since it was made, and what it holds. `pooled`, `direct`: leases by size class, those in
+    copies last, in pooled memory and in memory mapped for one lease."""
 
     hits: int
     misses: int
     puts: int
+    pooled: tuple[int, ...]
+    direct: tuple[int, ...]
     suspects: int
     mapped: int
+    idle: int
     private: int
     peak: int
     lost: int
     waiting: int
     overloads: int
+    waits: int
+    wait_seconds: float
+    maps: int
+    mapped_in_all: int
+    refusals: int
     chunks: tuple[ChunkClassStats, ...]
 
 
@@ -95,9 +105,13 @@ class Holdings:
         self.private = 0
         self.peak = 0
         self.leases_lost = 0
+        self.maps = self.mapped_in_all = self.refusals = 0
+        # Leases that were not served from a free chunk, by rank: in a chunk, and in memory mapped for them.
+        self._missed = [0] * RANKS
+        self._direct = [0] * RANKS
         self._ledger = ledger
         self._epoch = ledger.epoch
-        self._singles = ChunkClass(0)
+        self._singles = ChunkClass(0, ())
         # Classes whose chunks are unmapped as they come home; the first stays.
         self._ended: list[ChunkClass] = [self._singles]
         self._ended_home = EndedHome(self)
@@ -132,9 +146,10 @@ class Holdings:
             return
         config, sizes = self._wanted
         poisoned = config.leak_detection is LeakDetection.FULL or bool(sys.flags.dev_mode)
-        known = {kind.size: kind for kind in self._classes if kind.poisoned == poisoned}
+        bounds = class_bounds(config)
+        known = {kind.size: kind for kind in self._classes if (kind.poisoned, kind.bounds) == (poisoned, bounds)}
         sizes = sizes if config.enabled else ()
-        classes = tuple(known.get(size) or ChunkClass(size, poisoned=poisoned) for size in sizes)
+        classes = tuple(known.get(size) or ChunkClass(size, bounds, poisoned=poisoned) for size in sizes)
         ended = [kind for kind in self._classes if kind not in classes and kind not in self._ended]
         for kind in ended:
             kind.settle_at(self._ended_home)
@@ -149,22 +164,22 @@ class Holdings:
 
     # -- taking ------------------------------------------------------------------------------------------
 
-    def _find_locked(self, size: int, private: bool, *, last: bool) -> Chunk | None:
+    def _find_locked(self, size: int, rank: int, private: bool, *, last: bool) -> Chunk | None:
         classes = len(self._sizes)
         index = classes if private else bisect_left(self._sizes, size)
         if index < classes:
             chunk = self._pop_locked(index, index)
             if chunk is None:
-                chunk = self._grow_locked(index)
+                chunk = self._grow_locked(index, rank)
                 if chunk is not None or not last:
                     return chunk
                 chunk = self._pop_locked(index, classes - 1)
             if chunk is not None:
-                chunk.hits += 1
+                chunk.gets[rank] += 1
                 return chunk
         # Too large for the pool, or the pool has all it may have: memory for this lease only.
         need = page_round(size)
-        return self._map_locked(need, self._singles)
+        return self._map_locked(need, self._singles, rank)
 
     def _pop_locked(self, index: int, last: int) -> Chunk | None:
         for kind in self._classes[index : last + 1]:
@@ -174,22 +189,22 @@ class Holdings:
                 continue
         return None
 
-    def _grow_locked(self, index: int) -> Chunk | None:
+    def _grow_locked(self, index: int, rank: int) -> Chunk | None:
         kind = self._classes[index]
         # While memory is short, no more than is asked for.
         plans = arena_plans(kind.size, len(kind.arenas)) if self.keeps_idle else (kind.size,)
         for total in plans:
             if self.mapped + total <= self._config.max_pool_bytes:
-                chunk = self._map_locked(total, kind)
+                chunk = self._map_locked(total, kind, rank)
                 if chunk is not None:
                     return chunk
         return None
 
-    def _map_locked(self, total: int, kind: ChunkClass, ticket: Ticket | None = None) -> Chunk | None:
+    def _map_locked(self, total: int, kind: ChunkClass, rank: int, ticket: Ticket | None = None) -> Chunk | None:
         """Charge an arena, or take over what `ticket` was granted, and map it: its first chunk; None where the ledger
         has no room."""
         note = self._ledger.note_credit
-        arena = Arena(total)
+        arena = Arena(total, kind.bounds)
         charged = False
         try:
             if ticket is None:
@@ -206,6 +221,8 @@ class Holdings:
                 self.mapped += total
             else:
                 self.private += total
+            self.maps += 1
+            self.mapped_in_all += total
             self.peak = max(self.peak, self.mapped + self.private)
             kind.free.extend(arena.chunks[:0:-1])
         except BaseException as error:  # an interrupt, too, or a size that no mapping can have: nothing is mapped
@@ -219,7 +236,12 @@ class Holdings:
                 raise
             raise Overloaded(f"the system gives no {format_size(total)} of memory: {error}", retry_after=1.0) from error
         arena.chunks[0].misses += 1
+        (self._missed if kind.size else self._direct)[rank] += 1
         return arena.chunks[0]
+
+    def is_private(self, chunk: Chunk) -> bool:
+        """Whether it was mapped for one lease."""
+        return chunk.free is self._singles.free
 
     # -- coming back -------------------------------------------------------------------------------------
 
@@ -241,7 +263,7 @@ class Holdings:
                 chunks = arena.chunks
                 for at in range(len(chunks)):
                     if getrefcount(chunks[at]) == STRAY:
-                        chunks[at].puts = chunks[at].hits + chunks[at].misses
+                        chunks[at].puts = chunks[at].uses
                         self.suspects.append(chunks[at])
 
     def _take_idle_locked(self, count: int | None) -> None:
@@ -271,14 +293,10 @@ class Holdings:
         freed = 0
         while self._taken:
             kind, arena = self._taken[-1]
-            past = self._past.setdefault(kind.size, Totals())
-            totals = Totals()
-            totals.add(arena.chunks)
+            totals = self._past.get(kind.size, Totals()).plus(totals_of(arena.chunks))
             # No call until it is marked as counted: an interrupt would have it counted in part, and then again.
             if not arena.ended:
-                past.hits += totals.hits
-                past.misses += totals.misses
-                past.puts += totals.puts
+                self._past[kind.size] = totals
                 if kind is self._singles:
                     self.private -= arena.bytes
                 else:
@@ -312,22 +330,23 @@ class Holdings:
         self._ledger.settle()
         return total
 
-    def _rows_locked(self) -> tuple[ChunkClassStats, ...]:
+    def _rows_locked(self) -> tuple[tuple[ChunkClassStats, ...], tuple[int, ...]]:
+        """A row for each size of chunk, and leases served from free chunks by rank."""
         kinds: dict[int, list[ChunkClass]] = {size: [] for size in self._past}
         for kind in (*self._classes, *self._ended):
             kinds.setdefault(kind.size, []).append(kind)
         rows = []
+        whole = Totals()
         for size in sorted(kinds, key=lambda size: size or sys.maxsize):
-            totals, past = Totals(), self._past.get(size)
             arenas = [arena for kind in kinds[size] for arena in kind.arenas]
-            for arena in arenas:
-                totals.add(arena.chunks)
+            totals = self._past.get(size, Totals()).plus(
+                totals_of([chunk for arena in arenas for chunk in arena.chunks])
+            )
+            whole = whole.plus(totals)
             hits, misses, puts = totals.hits, totals.misses, totals.puts
-            if past is not None:
-                hits, misses, puts = hits + past.hits, misses + past.misses, puts + past.puts
             if size or hits + misses:
                 free = sum(len(kind.free) for kind in kinds[size])
                 mapped = sum(arena.bytes for arena in arenas)
                 kept = any(kind in self._classes for kind in kinds[size])
                 rows.append(ChunkClassStats(size, hits, misses, puts, hits + misses - puts, free, mapped, kept))
-        return tuple(rows)
+        return tuple(rows), whole.gets

@@ -104,14 +104,15 @@ class LatencyRecorder:
         self._counts = [0] * BUCKETS
         self.longest = 0
 
-    def add(self, nanoseconds: int) -> None:
+    def add(self, nanoseconds: int, weight: int = 1) -> None:
+        """Count a latency, which stands for `weight` operations."""
         if nanoseconds > self.longest:
             self.longest = nanoseconds
         if nanoseconds < STEPS or nanoseconds > MOST_NS:
-            self._counts[bucket_of(nanoseconds)] += 1
+            self._counts[bucket_of(nanoseconds)] += weight
             return
         shift = nanoseconds.bit_length() - SUB_BITS - 1  # as in bucket_of, without the call
-        self._counts[(shift << SUB_BITS) + (nanoseconds >> shift)] += 1
+        self._counts[(shift << SUB_BITS) + (nanoseconds >> shift)] += weight
 
     def snapshot(self) -> LatencyHistogram:
         buckets = tuple((bucket, count) for bucket, count in enumerate(self._counts) if count)

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import sys
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from daramjwee.buffers.allocation import allocation_now, collector
+from daramjwee.buffers.arenas import INNER
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import Copy, CopyResult, run_copy
@@ -22,7 +25,9 @@ from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
 from daramjwee.buffers.pressure import EFFECTS, NORMAL, PressureLevel
 from daramjwee.buffers.sizes import PAGE_SHIFT
-from daramjwee.buffers.stats import BufferPoolStats, CopyTally, since, snapshot
+from daramjwee.buffers.stats import BufferPoolStats
+from daramjwee.buffers.strategy import class_bounds
+from daramjwee.buffers.tally import Tallies
 from daramjwee.buffers.waiting import wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
@@ -68,9 +73,9 @@ class BufferPool:
         self._ledger = MemoryLedger(config.max_pool_bytes) if ledger is None else ledger
         self._clock = clock
         self._pressure: PressureLevel = NORMAL
-        self._tally = CopyTally()
-        self._tally_lock = threading.Lock()
-        self._base = BufferPoolStats()
+        self._begin()
+        self._sampling = threading.local()
+        self._ticks = 0
         self._owns_ledger = ledger is None
         self._config_lock = threading.Lock()
         self._chunks = Chunks(config, self._ledger, clock, gated=self._gated)
@@ -82,6 +87,8 @@ class BufferPool:
         """Take over the configuration that holds for the chunks."""
         config = self._config = self._chunks.config
         self._unmarked = _UNMARKED[config.leak_detection]
+        self._bounds = class_bounds(config)
+        self._time_leases(wanted=config.enable_detailed_metrics and not self.closed)
         if self._owns_ledger and self._ledger.limit != config.max_pool_bytes:
             self._ledger.resize(config.max_pool_bytes)
 
@@ -123,21 +130,28 @@ class BufferPool:
         except (IndexError, TypeError):
             # None is free, the table does not reach so far, a gate is to be asked; or the size is to be parsed.
             return self._acquire_slowly(size, timeout, priority)
-        uses = chunk.hits = chunk.hits + 1
-        if not uses & self._unmarked:
-            self._mark(chunk, size, uses)  # type: ignore[arg-type]  # a number; the next lines refuse what is no int
-        # As in `_lease_of`, without the call: a seventh of the whole.
-        lease = Lease()
-        lease._chunk = chunk
-        lease.size = size  # type: ignore[assignment]  # as above
+        gets = chunk.gets
         if size == chunk.size:
+            # As in `_lease_of`, without the call: a seventh of the whole.
+            rank = chunk.rank
+            uses = gets[rank] = gets[rank] + 1
+            if not uses & self._unmarked:
+                self._mark(chunk, size, uses)
+            lease = Lease()
+            lease._chunk = chunk
+            lease.size = size
             lease._view = chunk.buffer.raw()
             return lease
         if type(size) is not int:  # True, which is equal to no chunk's size
-            lease._chunk = None
-            chunk.hits -= 1
             chunk.free.append(chunk)
             return self._acquire_slowly(size, timeout, priority)
+        rank = bisect_right(self._bounds, size)
+        uses = gets[rank] = gets[rank] + 1
+        if not uses & self._unmarked:
+            self._mark(chunk, size, uses)
+        lease = Lease()
+        lease._chunk = chunk
+        lease.size = size
         if size > chunk.size:
             chunk.fit(chunk.capacity)
         lease._view = chunk.buffer.raw()[:size]
@@ -153,28 +167,46 @@ class BufferPool:
         """As `acquire`, waiting without holding up the event loop, in the same line. A cancelled wait leaves nothing
         behind; the lease is the same, and may be released from any thread or task."""
         count, seconds = self._parse_request(size, timeout)
-        chunk = self._chunks.at_once(count)
+        began = perf_counter_ns()
+        rank = bisect_right(self._bounds, count)
+        chunk = self._chunks.at_once(count, rank)
         if chunk is None:  # not in a coroutine of its own: a thousand tasks may wait, each with all of theirs
-            chunk = await wait_for_chunk_async(self._chunks, count, seconds)
-        return self._lease_of(chunk, count, Lease())
+            chunk = await wait_for_chunk_async(self._chunks, count, rank, seconds)
+        lease = self._lease_of(chunk, count, Lease())
+        if self._tallies.detailed:
+            self._time_lease(lease, perf_counter_ns() - began, 1)
+        return lease
 
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         """What `acquire` does where no free chunk is at hand, or a gate is to be asked."""
         count, seconds = self._parse_request(size, timeout)
-        return self._lease_of(self._chunks.obtain(count, seconds), count, Lease())
+        rank = bisect_right(self._bounds, count)
+        return self._lease_of(self._chunks.obtain(count, rank, seconds), count, Lease())
 
     def _parse_request(self, size: Size | None, timeout: Duration | None) -> tuple[int, float]:
         config = self._config
         count = config.default_buffer_size if size is None else parse_count(size, "size", "acquire")
         return count, config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.acquire")
 
-    def acquire_private(self, size: int, timeout: float) -> Lease:
-        """Internal, for copies: a lease of memory mapped for it alone, given back to the system at its release."""
-        return self._lease_of(self._chunks.obtain(size, timeout, private=True), size, Lease())
+    def lend(self, size: int, timeout: float, *, private: bool = False) -> Lease:
+        """Internal, for copies and tees, which count as operations themselves: a lease past the gate. `private`: of memory
+        mapped for it alone, given back to the system at its release."""
+        chunks = self._chunks
+        if not (private or chunks.alert):
+            try:
+                chunk = chunks.table[(size - 1) >> PAGE_SHIFT].pop()
+            except IndexError:
+                pass  # none is free, or the table does not reach so far
+            else:
+                uses = chunk.gets[INNER] = chunk.gets[INNER] + 1
+                return self._lease_of(chunk, size, Lease(), uses)
+        return self._lease_of(chunks.obtain(size, INNER, timeout, private=private), size, Lease())
 
-    def _lease_of(self, chunk: Chunk, count: int, lease: _AnyLease) -> _AnyLease:
-        """`lease`, newly made, of `count` bytes of a chunk that was taken for it."""
-        uses = chunk.hits + chunk.misses
+    def _lease_of(self, chunk: Chunk, count: int, lease: _AnyLease, uses: int = 0) -> _AnyLease:
+        """`lease`, newly made, of `count` bytes of a chunk that was taken for it, for the `uses`th time of its kind (0: not
+        known)."""
+        if not uses:
+            uses = chunk.uses
         if not uses & self._unmarked or uses == 1:
             self._mark(chunk, count, uses)
         if count > chunk.size:
@@ -192,6 +224,54 @@ class BufferPool:
             self._chunks.sample(size, SAMPLE_EVERY)
             if size != chunk.size:
                 chunk.fit_what_is_usual(size)
+
+    # -- how long leases take ----------------------------------------------------------------------------
+
+    def _time_leases(self, *, wanted: bool) -> None:
+        """Time leases from now on, or no more. What times them takes the place of what does not: so they cost nothing
+        while nobody wants to know."""
+        if wanted is self._tallies.detailed:
+            return
+        self._tallies.detailed = wanted
+        if wanted:
+            collector.watch()
+            self.acquire = self._acquire_timed  # type: ignore[method-assign]
+            self._acquire_slowly = self._acquire_slowly_timed  # type: ignore[method-assign]
+        else:
+            collector.unwatch()
+            del self.acquire, self._acquire_slowly
+
+    def _acquire_timed(
+        self,
+        size: Size | None = None,
+        *,
+        timeout: Duration | None = None,
+        priority: Priority | None = Priority.NORMAL,
+    ) -> Lease:
+        tick = self._ticks = self._ticks + 1  # of threads that count at once one may be lost: it is a sample
+        if tick % SAMPLE_EVERY:
+            return type(self).acquire(self, size, timeout=timeout, priority=priority)
+        sampling = self._sampling
+        sampling.hit = True
+        began = perf_counter_ns()
+        lease = type(self).acquire(self, size, timeout=timeout, priority=priority)
+        elapsed = perf_counter_ns() - began
+        if sampling.hit:  # else it was timed on its way
+            self._time_lease(lease, elapsed, SAMPLE_EVERY)
+        return lease
+
+    def _acquire_slowly_timed(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
+        self._sampling.hit = False
+        began = perf_counter_ns()
+        lease = type(self)._acquire_slowly(self, size, timeout, priority)
+        self._time_lease(lease, perf_counter_ns() - began, 1)
+        return lease
+
+    def _time_lease(self, lease: Lease, nanoseconds: int, weight: int) -> None:
+        assert lease._chunk is not None
+        direct = self._chunks.is_private(lease._chunk)
+        rank = bisect_right(self._bounds, lease.size)
+        self._tallies.time_lease(rank, direct=direct, nanoseconds=nanoseconds, weight=weight)
 
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         """The place of a copy of `size` bytes (None: unknown) that will lease `need`; None where there is no gate."""
@@ -263,7 +343,7 @@ class BufferPool:
         """
         if self._chunks.closed:
             raise closed_error()
-        began = perf_counter()
+        began = perf_counter_ns()
         run = Copy(
             None if size is None else parse_count(size, "size", "copy"),
             None if limit is None else parse_count(limit, "limit", "copy"),
@@ -272,10 +352,9 @@ class BufferPool:
         )
         seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.copy")
         strategy = run_copy(run, src, dst, self, seconds, priority)
-        with self._tally_lock:
-            self._tally.add(strategy, run.done)
-            self._tally.fallbacks += run.fallback is not None
-        return CopyResult(run.done, run.chunks, strategy, perf_counter() - began)
+        elapsed = perf_counter_ns() - began
+        self._tallies.count(run, strategy, self._bounds, elapsed)
+        return CopyResult(run.done, run.chunks, strategy, elapsed / 1e9)
 
     def tee(
         self, src: Any, sink: Any, size: Size | None = None, *, on_sink_error: Literal["raise", "drop"] = "raise"
@@ -291,16 +370,55 @@ class BufferPool:
 
     def stats(self) -> BufferPoolStats:
         """A snapshot of the counters and of what is held. Also takes up what lost leases left."""
-        return since(self._snapshot(), self._base)
+        return self._snapshot().since(self._base)
 
     def reset_stats(self) -> None:
-        """Count from now on. What is held now is not forgotten."""
+        """Count from now on, and take the peak anew. What is held now is not forgotten."""
+        self._chunks.reset_peak()
         self._base = self._snapshot()
+
+    def _begin(self) -> None:
+        """Count from nothing: in a new pool, and in a forked child."""
+        self._tallies = Tallies()
+        self._base = BufferPoolStats(allocation=allocation_now())
+        self._born = self._clock.monotonic()
 
     def _snapshot(self) -> BufferPoolStats:
         counts = self._chunks.count()
-        with self._tally_lock:
-            return snapshot(counts, self._tally)
+        tallied = self._tallies.snapshot(counts.pooled, counts.direct)
+        gets = counts.hits + counts.misses
+        return BufferPoolStats(
+            total_gets=gets,
+            total_puts=counts.puts,
+            pool_hits=counts.hits,
+            pool_misses=counts.misses,
+            lost_leases=counts.lost,
+            overloads=counts.overloads,
+            waits=counts.waits,
+            wait_seconds=counts.wait_seconds,
+            copies=tallied.copies,
+            copied_bytes=sum(cell.bytes for cell in tallied.cells),
+            moved_chunks=tallied.chunks,
+            fallbacks=tallied.fallbacks,
+            maps=counts.maps,
+            mapped_bytes=counts.mapped_in_all,
+            refusals=counts.refusals,
+            active_buffers=gets - counts.puts,
+            quarantined=counts.suspects,
+            arena_bytes=counts.mapped,
+            idle_bytes=counts.idle,
+            private_bytes=counts.private,
+            peak_bytes=counts.peak,
+            waiting=counts.waiting,
+            ledger_held=self._ledger.held,
+            ledger_limit=self._ledger.limit,
+            pressure=self._pressure,
+            seconds=self._clock.monotonic() - self._born,
+            operations=tallied.cells,
+            sizes=self._chunks.asked(),
+            allocation=allocation_now(),
+            chunks=counts.chunks,
+        )
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -309,6 +427,7 @@ class BufferPool:
         Who waits for memory gets `Closed`. Allowed more than once."""
         self._ledger.remove_reclaimer(self._reclaim)
         self._chunks.close()
+        self._time_leases(wanted=False)
 
     def __enter__(self) -> Self:
         return self
@@ -321,10 +440,9 @@ class BufferPool:
     def _after_fork_in_child(self) -> None:
         old = self._chunks
         old.orphan()
-        self._tally_lock = threading.Lock()
+        self._time_leases(wanted=False)
         self._config_lock = threading.Lock()
-        self._tally = CopyTally()
-        self._base = BufferPoolStats()
+        self._begin()
         new = Chunks(old.config, self._ledger, self._clock, gated=self._gated)
         new.closed = new.alert = old.closed
         new.keeps_idle = old.keeps_idle
@@ -361,4 +479,4 @@ def _record_place(chunk: Chunk) -> None:
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("daramjwee.buffers"):
         frame = frame.f_back
-    chunk.place = (chunk.hits + chunk.misses, frame.f_code.co_filename, frame.f_lineno)
+    chunk.place = (chunk.uses, frame.f_code.co_filename, frame.f_lineno)

@@ -9,7 +9,7 @@ Design: docs/monitoring.md
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -58,8 +58,8 @@ class OperationStats(msgspec.Struct, frozen=True):
 
     `count`: all that ended. `bytes`: what copies and tees have moved. `timed`: operations that were timed, which took
     `nanoseconds` together: every copy and tee, and with `enable_detailed_metrics` one lease in 64 of those served at once
-    and every other. `latency`: their histogram, with `enable_detailed_metrics`; of a copy until its end, of a lease
-    until it is had.
+    (standing for all 64) and every other. `latency`: their histogram, with `enable_detailed_metrics`; of a copy until its
+    end, of a lease until it is had.
     """
 
     size_class: SizeClass
@@ -133,7 +133,7 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
     requests that waited in vain. `waits`: requests that stood in line for memory, `wait_seconds` together.
 
     Operations: a lease that a caller took, a copy, or a tee, that ended. `operations`: counts, bytes and latency for each
-    size class and strategy; of these, `small_object_ops` and so on, `pooled_operations` and so on, and `total_operations`
+    size class and strategy, those that occurred; of these, `small_object_ops` and so on, `pooled_operations` and so on, and `total_operations`
     are sums. `copies`, `copied_bytes`, `moved_chunks`: copies and tees that ended, what they moved, in how many pieces.
     `fallbacks`: copies that the configured strategy could not serve.
 
@@ -295,7 +295,7 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
         return report(self)
 
 
-class Operations(NamedTuple):
+class Operations(msgspec.Struct, frozen=True):
     """Operations of several size classes and strategies together; the fields are those of `OperationStats`."""
 
     count: int

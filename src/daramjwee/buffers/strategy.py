@@ -102,6 +102,13 @@ _CUT = "the configured chunk is larger than memory may ever be"
 _new_tuple = tuple.__new__
 
 
+def class_bounds(config: BufferPoolConfig) -> tuple[int, int, int]:
+    """Where the second, third and fourth size class begin."""
+    large = config.large_object_threshold
+    # Never above the next one: what is large by configuration is large, however small.
+    return min(MEDIUM_FROM, large), large, config.very_large_object_threshold
+
+
 def size_class(size: int, config: BufferPoolConfig) -> SizeClass:
     """The class of an object of `size` bytes under the thresholds of `config`."""
     if size >= config.very_large_object_threshold:

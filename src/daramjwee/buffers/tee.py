@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_kind, socket_of
-from daramjwee.buffers.strategy import CHUNKED, PLAIN, READINTO, SOCKET, select_strategy
+from daramjwee.buffers.strategy import PLAIN, READINTO, SOCKET, select_strategy
 from daramjwee.buffers.tee_sink import TeeSink, let_go
 from daramjwee.errors import Closed, ConfigError, Problem
 from daramjwee.units import MIB
@@ -303,7 +303,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
             if self._lease is None or self._lease.size < self._chunk_bytes:
                 # Never asked for while another is held: who waits and holds can wait for ever.
                 self._let_go()
-                self._lease = self._pool.acquire(self._chunk_bytes, priority=None)
+                self._lease = self._pool.lend(self._chunk_bytes, self._pool.config.acquire_timeout)
                 self._chunk_reads -= 1
             view = self._lease.view
         count = self._readinto(view)
@@ -368,8 +368,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
         if not self._counted and self._behind is None and self._start == self._stop:
             self._counted = True
             pool = self._pool
-            with pool._tally_lock:
-                pool._tally.add(CHUNKED, self._given)
+            pool._tallies.count_tee(self._given, self._chunks, pool._bounds, self._elapsed + self._sink.elapsed)
 
     def _let_go(self) -> None:
         lease, self._lease = self._lease, None
@@ -392,7 +391,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
             return  # its making was refused: Python 3.13 tells of errors of a close in a finalizer
         if self._lease is not None and not sys.is_finalizing():
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        self._counted = True  # a finalizer may run while this thread has the lock that counting takes
+        self._counted = True  # what was not closed has not ended
         super().__del__()
 
     def __repr__(self) -> str:

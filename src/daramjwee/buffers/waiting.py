@@ -32,12 +32,13 @@ PATIENCE_SECONDS = 1.0
 class Waiter:
     """One request that found no memory: a thread, which sleeps until it is given a chunk, or its ticket is granted.
 
-    `private`: it wants memory mapped for it alone, and no chunk. `loop`: of a task."""
+    `rank`: as what it counts. `private`: it wants memory mapped for it alone, and no chunk. `loop`: of a task."""
 
-    __slots__ = ("_lock", "chunk", "closed", "loop", "private", "since", "size", "ticket")
+    __slots__ = ("_lock", "chunk", "closed", "loop", "private", "rank", "since", "size", "ticket")
 
-    def __init__(self, size: int, *, private: bool = False) -> None:
+    def __init__(self, size: int, rank: int, *, private: bool = False) -> None:
         self.size = size
+        self.rank = rank
         self.private = private
         self.since = monotonic()
         self.chunk: Chunk | None = None
@@ -75,8 +76,8 @@ class TaskWaiter(Waiter):
 
     loop: AbstractEventLoop
 
-    def __init__(self, size: int, loop: AbstractEventLoop, chunks: Chunks) -> None:
-        super().__init__(size)
+    def __init__(self, size: int, rank: int, loop: AbstractEventLoop, chunks: Chunks) -> None:
+        super().__init__(size, rank)
         self.loop = loop
         self._chunks = chunks
         self._future: Future[None] | None = None
@@ -104,10 +105,10 @@ class TaskWaiter(Waiter):
             future.set_result(None)
 
 
-def wait_for_chunk(chunks: Chunks, size: int, seconds: float, *, private: bool) -> Chunk:
+def wait_for_chunk(chunks: Chunks, size: int, rank: int, seconds: float, *, private: bool) -> Chunk:
     """A chunk of at least `size` bytes, given back by somebody or newly mapped, within `seconds`."""
     began = monotonic()
-    waiter = Waiter(size, private=private)
+    waiter = Waiter(size, rank, private=private)
     try:
         chunks.enter(waiter)
         while not waiter.over and (left := began + seconds - monotonic()) > 0:
@@ -119,12 +120,12 @@ def wait_for_chunk(chunks: Chunks, size: int, seconds: float, *, private: bool) 
         raise
 
 
-async def wait_for_chunk_async(chunks: Chunks, size: int, seconds: float) -> Chunk:
+async def wait_for_chunk_async(chunks: Chunks, size: int, rank: int, seconds: float) -> Chunk:
     """The same for a task. A cancellation, and the end of its loop, leave nothing behind."""
     import asyncio
 
     began = monotonic()
-    waiter = TaskWaiter(size, asyncio.get_running_loop(), chunks)
+    waiter = TaskWaiter(size, rank, asyncio.get_running_loop(), chunks)
     try:
         chunks.enter(waiter)
         while not waiter.over and (left := began + seconds - monotonic()) > 0:

@@ -1,0 +1,139 @@
+"""Tallies: what copies, tees and timed leases add up to, counted without a lock.
+
+Invariant: a tally is written by whoever has taken it from the free ones, and by nobody else; none is ever forgotten, so
+the sum of all is exact when nothing runs and only grows while something does.
+Threads: any.
+Design: docs/monitoring.md
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from daramjwee.buffers.latency import LatencyHistogram, LatencyRecorder
+from daramjwee.buffers.stats import SIZE_CLASSES, STRATEGIES, OperationStats
+from daramjwee.buffers.strategy import CHUNKED, POOLED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daramjwee.buffers.moving import Copy
+    from daramjwee.buffers.strategy import Strategy
+
+CELLS = len(SIZE_CLASSES) * len(STRATEGIES)
+
+
+class Tallied(NamedTuple):
+    """What a pool's tallies add up to. `copies`: and tees."""
+
+    cells: tuple[OperationStats, ...]
+    copies: int
+    chunks: int
+    fallbacks: int
+
+
+class Tally:
+    """Counts by cell: `rank * 3 +` the place of the strategy."""
+
+    __slots__ = ("bytes", "chunks", "counts", "fallbacks", "latencies", "nanoseconds", "timed")
+
+    def __init__(self) -> None:
+        self.counts = [0] * CELLS
+        self.bytes = [0] * CELLS
+        self.timed = [0] * CELLS
+        self.nanoseconds = [0] * CELLS
+        self.latencies: list[LatencyRecorder | None] = [None] * CELLS
+        self.chunks = 0
+        self.fallbacks = 0
+
+    def time(self, cell: int, nanoseconds: int, weight: int) -> None:
+        """Note a latency, which stands for `weight` operations."""
+        recorder = self.latencies[cell]
+        if recorder is None:
+            recorder = self.latencies[cell] = LatencyRecorder()
+        recorder.add(nanoseconds, weight)
+
+
+class Tallies:
+    """All tallies of one pool. `detailed`: latencies are kept as histograms, too."""
+
+    def __init__(self) -> None:
+        self.detailed = False
+        self._free: deque[Tally] = deque()
+        self._all: list[Tally] = []
+
+    def _take(self) -> Tally:
+        try:
+            return self._free.pop()
+        except IndexError:
+            tally = Tally()
+            self._all.append(tally)
+            return tally
+
+    def count(self, run: Copy, strategy: Strategy, bounds: tuple[int, ...], nanoseconds: int) -> None:
+        """Count a copy that ended."""
+        done = run.done
+        cell = bisect_right(bounds, done) * 3
+        if strategy is not POOLED:
+            cell += 1 if strategy is CHUNKED else 2
+        try:
+            tally = self._free.pop()
+        except IndexError:
+            tally = self._take()
+        tally.counts[cell] += 1
+        tally.bytes[cell] += done
+        tally.nanoseconds[cell] += nanoseconds
+        tally.chunks += run.chunks
+        if run.fallback is not None:
+            tally.fallbacks += 1
+        if self.detailed:
+            tally.time(cell, nanoseconds, 1)
+        self._free.append(tally)
+
+    def count_tee(self, given: int, chunks: int, bounds: tuple[int, ...], seconds: float) -> None:
+        """Count a tee that ended."""
+        cell = bisect_right(bounds, given) * 3 + 1
+        nanoseconds = int(seconds * 1e9)
+        tally = self._take()
+        tally.counts[cell] += 1
+        tally.bytes[cell] += given
+        tally.nanoseconds[cell] += nanoseconds
+        tally.chunks += chunks
+        if self.detailed:
+            tally.time(cell, nanoseconds, 1)
+        self._free.append(tally)
+
+    def time_lease(self, rank: int, *, direct: bool, nanoseconds: int, weight: int) -> None:
+        """Note how long it took to get a lease, which stands for `weight` leases."""
+        cell = rank * 3 + 2 * direct
+        tally = self._take()
+        tally.timed[cell] += weight
+        tally.nanoseconds[cell] += nanoseconds * weight
+        tally.time(cell, nanoseconds, weight)
+        self._free.append(tally)
+
+    def snapshot(self, pooled: Sequence[int], direct: Sequence[int]) -> Tallied:
+        """All together, with the leases that were taken in pooled and in private memory, by rank."""
+        tallies = tuple(self._all)
+        cells = []
+        copies = 0
+        for at in range(CELLS):
+            rank, way = divmod(at, 3)
+            count = sum(tally.counts[at] for tally in tallies)
+            copies += count
+            latency = LatencyHistogram()
+            for tally in tallies:
+                recorder = tally.latencies[at]
+                if recorder is not None:
+                    latency += recorder.snapshot()
+            leases = (pooled[rank], 0, direct[rank])[way]
+            if count or leases:
+                timed = count + sum(tally.timed[at] for tally in tallies)
+                nanoseconds = sum(tally.nanoseconds[at] for tally in tallies)
+                moved = sum(tally.bytes[at] for tally in tallies)
+                kinds = SIZE_CLASSES[rank], STRATEGIES[way]
+                cells.append(OperationStats(*kinds, count + leases, moved, timed, nanoseconds, latency))
+        chunks = sum(tally.chunks for tally in tallies)
+        return Tallied(tuple(cells), copies, chunks, sum(tally.fallbacks for tally in tallies))

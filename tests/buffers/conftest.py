@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,12 +94,23 @@ def endpoints():
     return Endpoints
 
 
-@pytest.fixture(scope="session")
-def explorer():
-    """The module beside this file: `explore` goes every way of a pure model, `Counterexample` is what it finds."""
-    path = Path(__file__).with_name("explorer.py")
-    spec = importlib.util.spec_from_file_location("explorer", path)
+def _beside(name: str):
+    """The module in the file beside this one: tests are no package, and cannot import each other."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def explorer():
+    """The module beside this file: `explore` goes every way of a pure model, `Counterexample` is what it finds."""
+    return _beside("explorer")
+
+
+@pytest.fixture
+def fake_root(tmp_path):
+    """`fake_root(group=..., mounted=...)`: a `FakeRoot`, see there."""
+    return partial(_beside("fake_root").FakeRoot, tmp_path)

@@ -1,43 +1,173 @@
 """Memory pressure: how short memory is, in four levels, and what each level changes.
 
-Pure: values in, values out.
-Design: docs/design/strategy.md
+Invariant: a source that is missing, unreadable or garbled is left out and named in `sources`; no reading raises.
+Threads: any. `poll` is done by one thread at a time, the others get the level as it is; nothing else waits or reads.
+Design: docs/design/pressure.md
 """
 
 from __future__ import annotations
 
-import enum
-from typing import NamedTuple
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
 
-from daramjwee.units import KIB
+from daramjwee.buffers.ledger import reset_after_fork
+from daramjwee.buffers.pressure_kernel import (
+    CRITICAL,
+    NORMAL,
+    Measure,
+    PressureLevel,
+    Reading,
+    State,
+    Thresholds,
+    refuse,
+    step,
+)
+from daramjwee.buffers.pressure_sources import Source, Sources
+from daramjwee.errors import ConfigError, Problem
+from daramjwee.model import SYSTEM_CLOCK, Clock
+from daramjwee.units import KIB, parse_duration
 
+if TYPE_CHECKING:
+    import os
 
-class PressureLevel(enum.IntEnum):
-    """How short memory is. Levels compare: `level >= PressureLevel.HIGH`."""
+    from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.units import Duration
 
-    NORMAL = 0
-    ELEVATED = 1
-    HIGH = 2
-    CRITICAL = 3
+__all__ = [
+    "EFFECTS",
+    "NORMAL",
+    "Effect",
+    "Measure",
+    "MemoryPressure",
+    "PressureLevel",
+    "Reading",
+    "Source",
+    "Thresholds",
+]
 
 
 class Effect(NamedTuple):
-    """What a level changes. `most_chunk`: the largest chunk that is chosen (a `chunk_size` that was given is obeyed at
-    every level), None for no bound; `keeps_idle`: whether memory nobody uses is kept for reuse until it is old;
-    `kernel_first`: whether a file is copied to a file by the kernel, which is slower here and needs no memory."""
+    """What a level changes.
+
+    `most_chunk`: the largest chunk that is chosen (a `chunk_size` that was given is obeyed at every level), None for no
+    bound. `keeps_idle`: whether memory nobody uses is kept for reuse until it is old. `kernel_first`: whether a file is
+    copied to a file by the kernel, which is slower here and needs no memory. `promotes`: whether a hit in a lower tier is
+    copied to an upper one. `reads_ahead`: pieces that a fill without a staging keeps for its slowest reader; with 0 the
+    next is read when all have read the last. `large_operations`: the share of `max_concurrent_large_ops` that may run;
+    one always may.
+    """
 
     most_chunk: int | None
     keeps_idle: bool
     kernel_first: bool
+    promotes: bool
+    reads_ahead: int
+    large_operations: float
 
 
 # Chunks of 128 KiB cost 5-12 %, of 64 KiB 15-25 % (docs/design/memory.md): small, beside being refused.
 EFFECTS: tuple[Effect, ...] = (
-    Effect(most_chunk=None, keeps_idle=True, kernel_first=False),  # NORMAL
-    Effect(most_chunk=256 * KIB, keeps_idle=True, kernel_first=False),  # ELEVATED
-    Effect(most_chunk=128 * KIB, keeps_idle=False, kernel_first=True),  # HIGH
-    Effect(most_chunk=64 * KIB, keeps_idle=False, kernel_first=True),  # CRITICAL
+    Effect(None, keeps_idle=True, kernel_first=False, promotes=True, reads_ahead=4, large_operations=1.0),  # NORMAL
+    Effect(256 * KIB, keeps_idle=True, kernel_first=False, promotes=True, reads_ahead=2, large_operations=1.0),
+    Effect(128 * KIB, keeps_idle=False, kernel_first=True, promotes=False, reads_ahead=1, large_operations=0.5),
+    Effect(64 * KIB, keeps_idle=False, kernel_first=True, promotes=False, reads_ahead=0, large_operations=0.25),
 )
 
-# As with the strategies: a member costs 95 ns, a module's name 10.
-NORMAL = PressureLevel.NORMAL
+
+class MemoryPressure:
+    """How short memory is, read from what the system offers, and from a ledger.
+
+    `root`: the folder below which `proc` and `sys` lie. `ledger`: whose bound counts too. `interval`: `poll` reads at
+    most so often. Nothing is read before the first `poll`.
+    """
+
+    fork_order = 2
+
+    def __init__(
+        self,
+        *,
+        root: str | os.PathLike[str] = "/",
+        ledger: MemoryLedger | None = None,
+        thresholds: Thresholds = Thresholds(),  # noqa: B008 - immutable
+        interval: Duration = 1.0,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        try:
+            self._interval = parse_duration(interval)
+        except ValueError as error:
+            raise ConfigError([Problem("interval", interval, str(error))], subject="MemoryPressure") from None
+        self._root = root
+        self._ledger = ledger
+        self._thresholds = thresholds
+        self._clock = clock
+        self._state = State()
+        self._readings: tuple[Reading, ...] = ()
+        self._begin()
+        reset_after_fork(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._refusals: deque[str] = deque()
+        self._sources = Sources(self._root, self._ledger)
+        self._read_at: float | None = None
+
+    @property
+    def level(self) -> PressureLevel:
+        """The level as it was last known. Reads nothing."""
+        return CRITICAL if self._refusals else self._state.level
+
+    @property
+    def reason(self) -> str:
+        """Why: the reading that asked for the level, with its figures; "" at NORMAL."""
+        try:
+            return f"refusal: {self._refusals[-1]}"
+        except IndexError:
+            return self._state.reason
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What was read last, one for each source."""
+        return self._readings
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where readings come from, and what was looked for and not found, with the reason."""
+        return self._sources.found
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return self._thresholds
+
+    def poll(self, *, force: bool = False) -> PressureLevel:
+        """Read the sources, if that is due or `force` is given, and say the level. Never raises for what it reads."""
+        now = self._clock.monotonic()
+        if not force and self._read_at is not None and now - self._read_at < self._interval:
+            return self.level
+        if not self._lock.acquire(blocking=False):
+            return self.level  # somebody reads right now
+        try:
+            self._read_at = now
+            samples = self._sources.read(now)
+            state = self._state
+            while self._refusals:
+                state = refuse(state, self._refusals[0])
+                # The state first: between the two there is no moment at which the level is not CRITICAL.
+                self._state = state
+                self._refusals.popleft()
+            self._state, self._readings = step(state, samples, now, self._thresholds)
+        finally:
+            self._lock.release()
+        return self.level
+
+    def note_refusal(self, what: str = "the system refused memory") -> None:
+        """An allocation failed: CRITICAL from this moment, and back by the rule for all. Takes no lock."""
+        self._refusals.append(what)
+
+    def _after_fork_in_child(self) -> None:
+        self._begin()
+
+    def __repr__(self) -> str:
+        found = ", ".join(source.name for source in self.sources if source.found)
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"<MemoryPressure {self.level.name}{reason}, reads {found or 'nothing'}>"

@@ -19,6 +19,7 @@ from daramjwee import (
     Status,
     StoreError,
 )
+from daramjwee.buffers.pressure import PressureLevel
 from daramjwee.stores import Usage
 from daramjwee.testing.clock import ManualClock
 from daramjwee.testing.origin import ScriptedOrigin
@@ -232,6 +233,21 @@ def test_a_promotion_that_fails_serves_the_lower_tier(plain: PlainStore, tmp_pat
             with cache.open("k") as stream:
                 assert (stream.status, stream.read()) == (Status.HIT, b"data")
         assert cache.stats().events["promotion_failed"] == 2
+
+
+def test_a_hit_below_is_not_carried_up_while_memory_is_short(tmp_path: Path) -> None:
+    """From HIGH on it is served from its tier, and carried up by the first hit after that has passed."""
+    files = FileStore(tmp_path, capacity="64MiB")
+    with Cache(files) as cache:
+        cache.set("k", b"data")
+    memory = MemoryStore("4MiB")
+    with Cache(memory, FileStore(tmp_path, capacity="64MiB")) as cache:
+        for level, entries in ((PressureLevel.CRITICAL, 0), (PressureLevel.HIGH, 0), (PressureLevel.ELEVATED, 1)):
+            cache._engine.pool.relieve(level)
+            with cache.open("k") as stream:
+                assert (stream.status, stream.read()) == (Status.HIT, b"data")
+            assert memory.usage().entries == entries, level
+        assert cache.stats().tiers[1].hits == 3
 
 
 def test_a_path_brings_an_entry_to_the_tier_that_has_files(tmp_path: Path) -> None:

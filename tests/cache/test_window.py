@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daramjwee import Cache, FillAborted, MemoryStore, Status
+from daramjwee.buffers.pressure import EFFECTS, PressureLevel
 from daramjwee.fills import flight as flight_module
-from daramjwee.fills.flight import PIECE_BYTES, WINDOW_BYTES
+from daramjwee.fills.window import PIECE_BYTES
 from daramjwee.testing.leaks import no_leaks
 from daramjwee.testing.origin import Gate, ScriptedOrigin
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BIG = os.urandom(6 * 1024 * 1024 + 11)
+WINDOW_BYTES = EFFECTS[PressureLevel.NORMAL].reads_ahead * PIECE_BYTES
 STEPS = [BIG[i : i + 200_000] for i in range(0, len(BIG), 200_000)]
 
 
@@ -80,6 +82,34 @@ def test_the_pump_waits_for_the_slowest_reader(cache: Cache, origin: ScriptedOri
         (flight,) = cache._engine.flights.running()
         assert len(flight.window) <= WINDOW_BYTES + PIECE_BYTES
         assert slow.read(10) == BIG[:10]
+
+
+@pytest.mark.parametrize("level", PressureLevel)
+def test_a_fill_runs_less_far_ahead_when_memory_is_short(
+    cache: Cache, origin: ScriptedOrigin, level: PressureLevel
+) -> None:
+    """What is kept for the slowest reader follows the level, and follows it back when that has passed."""
+    origin.script("big", *STEPS)
+    step = len(STEPS[0])
+    most = EFFECTS[level].reads_ahead * PIECE_BYTES
+    cache._engine.pool.relieve(level)
+    with cache.open("big") as slow, cache.open("big") as fast:
+        # The fast one gets all that the fill pulls while the slow one holds the window: then it would wait.
+        got = 0
+        while got < max(most, step):
+            got += len(fast.read1(PIECE_BYTES))
+        (flight,) = cache._engine.flights.running()
+        assert got == len(flight.window) == -(-max(most, 1) // step) * step
+        assert flight.window.short is (level is PressureLevel.CRITICAL)
+        assert (cache._engine.ledger.held > PIECE_BYTES) is bool(most)
+        cache._engine.pool.relieve(PressureLevel.NORMAL)
+        assert slow.read(got) == BIG[:got]
+        start = got
+        while got - start < WINDOW_BYTES:
+            got += len(fast.read1(PIECE_BYTES))
+        assert len(flight.window) == got - start
+        slow.close()
+        assert fast.read() == BIG[got:]
 
 
 def test_a_late_comer_fetches_for_itself(cache: Cache, origin: ScriptedOrigin) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daramjwee.buffers.pressure import EFFECTS, PressureLevel
 from daramjwee.engine.plan import Act, Plan, Room, Seen, plan_open, plan_promotion, plan_tier
 from daramjwee.model import Freshness, Metadata
 
@@ -69,6 +70,14 @@ def test_an_entry_is_promoted_to_the_highest_tier_that_wants_it(
 ) -> None:
     """Never to its own tier, and never a negative one."""
     assert plan_promotion([MEMORY, FILE, FILE], tier, metadata) == target
+
+
+@pytest.mark.parametrize("level", PressureLevel)
+def test_nothing_is_promoted_at_the_levels_that_say_so(level: PressureLevel) -> None:
+    """From HIGH on a lower tier's hit is served from where it is."""
+    target = 0 if EFFECTS[level].promotes else None
+    assert plan_promotion([MEMORY, FILE], 1, Metadata(size=125), level) == target
+    assert (target is None) is (level >= PressureLevel.HIGH)
 
 
 @given(st.lists(st.builds(Room, st.integers(0, 500), st.integers(0, 500)), max_size=4), st.integers(0, 600))

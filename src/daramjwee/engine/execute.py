@@ -163,7 +163,9 @@ class Engine:
             return self._stream(ask, entry, Status.STALE, entry.metadata)
         self.counters.hits += 1
         self.counters.tier_hits[found.tier] += 1
-        target = plan_promotion(self.tiers.rooms, found.tier, entry.metadata) if found.tier else None
+        target = None
+        if found.tier:
+            target = plan_promotion(self.tiers.rooms, found.tier, entry.metadata, self.pool.pressure)
         promoted = None if target is None else self._promote(ask, found.tier, target, entry.metadata)
         return promoted or self._stream(ask, entry, Status.HIT, entry.metadata)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from daramjwee.buffers.pressure import EFFECTS, NORMAL
 from daramjwee.engine.freshness import Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from daramjwee.buffers.pressure import PressureLevel
     from daramjwee.model import Freshness, Metadata
 
 
@@ -84,9 +86,12 @@ def plan_tier(rooms: Sequence[Room], size: int | None) -> int | None:
     return fits[-1] if fits else None
 
 
-def plan_promotion(rooms: Sequence[Room], tier: int, metadata: Metadata) -> int | None:
-    """The highest tier above `tier`, where the entry was found, that should get a copy, or None."""
+def plan_promotion(
+    rooms: Sequence[Room], tier: int, metadata: Metadata, pressure: PressureLevel = NORMAL
+) -> int | None:
+    """The highest tier above `tier`, where the entry was found, that should get a copy, or None. When memory is short
+    the entry is served from where it is."""
     size = metadata.size
-    if size is None or metadata.negative:
+    if size is None or metadata.negative or not EFFECTS[pressure].promotes:
         return None
     return next((above for above in range(tier) if size <= min(rooms[above])), None)

@@ -20,7 +20,7 @@ from daramjwee.errors import DaramjweeError, FetchError, FillAborted, LimitExcee
 from daramjwee.fills.kernel import FlightKernel, Phase
 from daramjwee.fills.reader import FlightReader, copied
 from daramjwee.fills.waiter import NEVER, Waiter
-from daramjwee.fills.window import Window
+from daramjwee.fills.window import PIECE_BYTES, Window
 from daramjwee.model import Event
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# One piece of the body. 256 KiB is where reuse and system calls balance (docs/design/memory.md).
-PIECE_BYTES = 256 * 1024
-# What a windowed flight keeps for its slowest reader: a few pieces, so that pump and readers overlap.
-WINDOW_BYTES = 4 * PIECE_BYTES
 # An unsized body is pulled by its readers so often before a filler takes over: most end within two pulls.
 PULLS_BEFORE_FILLER = 2
 # How long a full window may stand still for one reader while others wait at its head.
@@ -90,10 +86,10 @@ class Flight:
         self.error: BaseException | None = None
         self.asking: int | None = None  # the thread that is inside the origin's code now
         self.staging: Staging | None = None
-        self.kernel = FlightKernel(window=WINDOW_BYTES)
+        self.kernel = FlightKernel(window=PIECE_BYTES)
         self.lock = threading.Lock()
         self.waiters: list[Waiter] = []
-        self.window = Window(pool.ledger)
+        self.window = Window(pool)
         self.lost: deque[int] = deque()  # readers that were garbage collected without close
         self._pool = pool
         self._spawn = spawn
@@ -380,7 +376,7 @@ class Flight:
                 return
             self.window.append(segment)
             # Without memory of its own the piece stays in the lease, and the window is full until all have read it.
-            kernel.window = WINDOW_BYTES if segment.charged else 1
+            kernel.window = self.window.bound
             kernel.received(len(piece))
             self._trim_locked()
             self._wake_reached_locked()

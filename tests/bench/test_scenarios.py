@@ -9,7 +9,7 @@ import pytest
 
 from daramjwee.bench import runner
 from daramjwee.bench.ends import Folder
-from daramjwee.bench.scenarios import bounded, copies, filehit, fill, hit, lease, mixed, pool
+from daramjwee.bench.scenarios import bounded, copies, filehit, fill, hit, lease, metrics, mixed, pool
 from daramjwee.bench.timing import child_environment
 from daramjwee.units import KIB, MIB
 
@@ -27,7 +27,7 @@ def test_importing_a_scenario_starts_nothing_and_imports_no_rival():
     """A list of scenarios must be cheap to make, and rivals are optional."""
     code = (
         "import sys, threading; from daramjwee.bench.scenarios import (bounded, copies, filehit, fill, hit, imports, lease, "
-        "mixed, pool); "
+        "metrics, mixed, pool); "
         "print(threading.active_count(), *[n for n in ('cachetools', 'diskcache', 'fsspec', 'matplotlib', 'urllib3') if n in sys.modules])"
     )
     done = subprocess.run(
@@ -179,6 +179,16 @@ def test_the_lease_scenario_compares_with_a_method_and_counts_faults_exactly():
     assert sum("8 threads / 1 thread" in name for name in seen) == 2
     assert "with gate.acquire(1 MiB), uncontended / method" in seen
     assert seen["grow by a 2 MiB slab / by private 4 KiB pages"] > 0
+
+
+def test_the_metrics_scenario_counts_exactly_whatever_it_times():
+    """Counters beside none, detailed metrics beside none; the counts themselves are exact in both."""
+    seen = figures(metrics.measure(rounds=3, seconds=0.0005))
+    assert seen["1000 copies: counted too many or too few"] == 0
+    assert {name for name in seen if name.startswith("copy of 256 KiB: ")} == {
+        "copy of 256 KiB: counted / uncounted",
+        "copy of 256 KiB: detailed metrics / uncounted",
+    }
 
 
 def test_eight_threads_move_mixed_objects_by_every_side(tmp_path):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # In the order they run: what needs a quiet machine most comes first. Each is a module of `scenarios` with
 # `run(*, quick: bool) -> list[Row]`.
-SCENARIOS = ("import", "hit", "lease", "pool", "copies", "mixed", "bounded", "file", "fill")
+SCENARIOS = ("import", "hit", "lease", "pool", "copies", "mixed", "bounded", "metrics", "file", "fill")
 # `import` is no name for a module.
 _MODULES = {"import": "imports", "file": "filehit"}
 

@@ -141,6 +141,11 @@ class Folder:
         return open(self.target, "r+b" if os.path.exists(self.target) else "w+b")
 
 
+def opener(path: str) -> Opening:
+    """Opens that file to read."""
+    return lambda: open(path, "rb")
+
+
 def copies(copy: Copy, source: Opening, sink: Opening) -> Timed:
     """A contender that makes copies, each from a source and to a sink of its own. Its time is that of the copies and
     of flushing the sinks."""

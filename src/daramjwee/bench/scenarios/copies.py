@@ -19,6 +19,7 @@ from daramjwee.bench.ends import (
     Summed,
     copies,
     copy_file_range,
+    opener,
     read_and_write,
     send_whole,
     sendfile,
@@ -68,12 +69,8 @@ def _timed(paths: dict[int, str], ways: dict[str, Copy], sink: Opening, rounds: 
     contenders: dict[str, Timed] = {}
     for size, path in paths.items():
         for name, copy in ways.items():
-            contenders[f"{name}, {size}"] = copies(copy, _opener(path), sink)
+            contenders[f"{name}, {size}"] = copies(copy, opener(path), sink)
     return in_turns(contenders, rounds=rounds, seconds=seconds)
-
-
-def _opener(path: str) -> Opening:
-    return lambda: open(path, "rb")
 
 
 def _of(figures: Figures, size: int) -> Figures:

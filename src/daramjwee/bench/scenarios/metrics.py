@@ -13,7 +13,7 @@ from itertools import repeat
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from daramjwee.bench.ends import Folder, Summed, copies
+from daramjwee.bench.ends import Folder, Summed, copies, opener
 from daramjwee.bench.samples import Row, at_most, exactly, ratios, row_of
 from daramjwee.bench.timing import in_turns
 from daramjwee.units import KIB
@@ -58,9 +58,7 @@ def measure(*, rounds: int, seconds: float) -> list[Row]:
         }
         tallies = pools["uncounted"]._tallies
         pools["uncounted"]._tallies = Uncounted()  # type: ignore[assignment]
-        contenders: dict[str, Timed] = {
-            name: copies(pool.copy, lambda: open(path, "rb"), Summed) for name, pool in pools.items()
-        }
+        contenders: dict[str, Timed] = {name: copies(pool.copy, opener(path), Summed) for name, pool in pools.items()}
         contenders |= {f"lease, {name}": _leases(pools[name]) for name in ("counted", "detailed")}
         figures = in_turns(contenders, rounds=rounds, seconds=seconds)
         pools["uncounted"]._tallies = tallies

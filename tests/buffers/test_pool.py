@@ -15,6 +15,7 @@ import pytest
 
 from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, Lease, MemoryLedger, PressureLevel
 from daramjwee.buffers.sizes import PAGE_BYTES, arena_plans, class_sizes
+from daramjwee.buffers.upkeep import upkeep
 from daramjwee.errors import Closed, ConfigError, LeaseError, LimitExceeded, Overloaded
 
 KIB, MIB = 1024, 1024 * 1024
@@ -53,12 +54,14 @@ def test_a_lease_is_writable_page_aligned_and_exactly_as_large_as_asked(pool, si
 
 
 def test_nothing_is_mapped_and_no_thread_runs_before_the_first_request():
-    """A pool that is never used costs nothing."""
-    threads = threading.active_count()
+    """A pool that is never used costs nothing; from the first request on, the process's one thread of upkeep runs."""
+    before = set(threading.enumerate())
     with BufferPool() as pool:
-        assert pool.ledger.held == 0 and pool.stats().arena_bytes == 0
+        assert pool.ledger.held == 0 and pool.stats().arena_bytes == 0 and not pool.kept
+        assert set(threading.enumerate()) <= before
         pool.acquire(1).release()
-        assert pool.ledger.held == 256 * KIB and threading.active_count() == threads
+        assert pool.ledger.held == 256 * KIB
+        assert {thread.name for thread in {*threading.enumerate()} - before} <= {"daramjwee-upkeep"}
 
 
 def test_a_released_chunk_is_used_again(pool):
@@ -393,11 +396,13 @@ def test_a_pool_that_is_dropped_gives_its_memory_back():
     pool.acquire(262144).release()
     lease = pool.acquire(3 * MIB)
     del pool
-    gc.collect()
+    with upkeep._looking:  # while it looks, the thread refers to the pool
+        gc.collect()
     lease.view[0] = 1
     lease.release()
     del lease
-    gc.collect()
+    with upkeep._looking:
+        gc.collect()
     assert ledger.held == 0
 
 

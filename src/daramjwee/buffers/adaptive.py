@@ -18,7 +18,8 @@ import msgspec
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.buffers.gate import LargeOperationGate, Priority
 from daramjwee.buffers.lease import Lease
-from daramjwee.buffers.pool import BufferPool
+from daramjwee.buffers.pool import AnyLease, BufferPool
+from daramjwee.buffers.pressure import EFFECTS
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.waiting import wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers.gate import Slot
     from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.buffers.pressure import MemoryPressure, PressureLevel
     from daramjwee.buffers.stats import BufferPoolStats
     from daramjwee.units import Duration, Size
 
@@ -85,9 +87,10 @@ class AdaptiveBufferPool(BufferPool):
         config: BufferPoolConfig = BufferPoolConfig(),  # noqa: B008 - immutable
         *,
         ledger: MemoryLedger | None = None,
+        pressure: MemoryPressure | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        super().__init__(config, ledger=ledger, clock=clock)
+        super().__init__(config, ledger=ledger, pressure=pressure, clock=clock)
         self.gate = LargeOperationGate(
             config.max_concurrent_large_ops, self._ledger.limit, max_queued=config.max_queued_large_ops, clock=clock
         )
@@ -95,7 +98,7 @@ class AdaptiveBufferPool(BufferPool):
 
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         if priority is None:
-            return super()._acquire_slowly(size, timeout, None)
+            return self._fill(Lease(), *self._parse_request(size, timeout))
         if type(priority) is not Priority:
             check_priority(priority)
         if timeout is None and type(size) is int and size > 0:
@@ -117,10 +120,10 @@ class AdaptiveBufferPool(BufferPool):
             slot.release()
             raise
 
-    def _fill(self, lease: GatedLease, count: int, seconds: float) -> GatedLease:
+    def _fill(self, lease: AnyLease, count: int, seconds: float) -> AnyLease:
         """The lease with memory: of a free chunk of at least `count` bytes, else as `Chunks.obtain`."""
         chunks = self._chunks
-        if not chunks.alert:
+        if not chunks.alert and count > 0:
             try:
                 chunk = chunks.table[(count - 1) >> PAGE_SHIFT].pop()
             except IndexError:
@@ -176,8 +179,19 @@ class AdaptiveBufferPool(BufferPool):
         """Use `config` from now on. What runs finishes as it began; what waits in the gate waits under the new
         limits."""
         super().reconfigure(config)
-        self.gate.reconfigure(config.max_concurrent_large_ops, self._ledger.limit, config.max_queued_large_ops)
+        self._fit_gate()
         self._gated_from = _gated_from(config)
+
+    def _feel(self, level: PressureLevel) -> int:
+        freed = super()._feel(level)
+        self._fit_gate()
+        return freed
+
+    def _fit_gate(self) -> None:
+        """Have the gate let in as many as are configured, or the part of them that the pressure on memory leaves."""
+        config = self._config
+        operations = max(1, int(config.max_concurrent_large_ops * EFFECTS[self._pressure].large_operations))
+        self.gate.reconfigure(operations, self._ledger.limit, config.max_queued_large_ops)
 
     def close(self) -> None:
         """As `BufferPool.close`; who waits in the gate gets `Closed`."""

@@ -68,9 +68,9 @@ class BufferPoolConfig(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defa
     `max_concurrent_large_ops`: large operations of an `AdaptiveBufferPool` that run at once; up to `max_queued_large_ops`
     more wait in line. `acquire_timeout`: how long a request waits, for its place and for memory.
     `max_pool_bytes`: arenas kept by this pool. `max_idle_age`: after that, memory nobody uses goes back to the system.
-    `leak_detection`: see `LeakDetection`. What each trades for what: docs/design/strategy.md.
-
-    Accepted and checked, but without effect in this release: `metrics_interval`, `enable_detailed_metrics`.
+    `metrics_interval`: how often a pool in use looks at its figures, for trends and alerts. `enable_detailed_metrics`: keep
+    latencies as histograms, and measure pauses of Python's collector. `leak_detection`: see `LeakDetection`. What each
+    trades for what: docs/design/strategy.md.
 
     `ConfigError` lists every problem found, each with its field, the value as given, and what to do.
     """

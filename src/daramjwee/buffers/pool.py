@@ -2,7 +2,7 @@
 
 Invariant: arenas and private mappings of the pool are charged to its ledger; nothing is mapped before the first
 request, and what is idle can be taken back by whoever else charges the ledger.
-Threads: any, without a lock where a free chunk is at hand. No thread is ever started.
+Threads: any, without a lock where a free chunk is at hand. One daemon thread of the process looks after all pools in use.
 Design: docs/design/memory.md
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from daramjwee.buffers.allocation import allocation_now, collector
 from daramjwee.buffers.arenas import INNER
+from daramjwee.buffers.care import Care
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import Copy, CopyResult, run_copy
@@ -28,6 +29,7 @@ from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.stats import BufferPoolStats
 from daramjwee.buffers.strategy import class_bounds
 from daramjwee.buffers.tally import Tallies
+from daramjwee.buffers.upkeep import upkeep
 from daramjwee.buffers.waiting import wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
@@ -39,9 +41,12 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.gate import Slot
+    from daramjwee.buffers.insight.finding import Finding
+    from daramjwee.buffers.insight.monitor import Monitor
+    from daramjwee.buffers.pressure import MemoryPressure
     from daramjwee.buffers.tee import ChunkedTeeReader
 
-_AnyLease = TypeVar("_AnyLease", bound=Lease)
+AnyLease = TypeVar("AnyLease", bound=Lease)
 
 # A lease is looked at closer when none of these bits is set in the uses of its chunk: every 64th time, always. That is
 # when its place is recorded (unless that is off) and its size noted; both cost as much as the whole lease.
@@ -54,6 +59,7 @@ class BufferPool:
 
     `ledger`: shared with others; without one the pool has its own, of `max_pool_bytes`. Free memory is kept for
     reuse, and goes back to the system by `maintain`, by `close`, and when somebody else needs the ledger's room.
+    `pressure`: where the level of memory pressure is read; without one, from this system.
     """
 
     fork_order = 1
@@ -64,15 +70,22 @@ class BufferPool:
         config: BufferPoolConfig = BufferPoolConfig(),  # noqa: B008 - immutable
         *,
         ledger: MemoryLedger | None = None,
+        pressure: MemoryPressure | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         _check_kind("config", config, BufferPoolConfig)
         if ledger is not None:
             _check_kind("ledger", ledger, MemoryLedger)
+        if pressure is not None:
+            from daramjwee.buffers.pressure import MemoryPressure
+
+            _check_kind("pressure", pressure, MemoryPressure)
         self._config = config
         self._ledger = MemoryLedger(config.max_pool_bytes) if ledger is None else ledger
         self._clock = clock
         self._pressure: PressureLevel = NORMAL
+        self._care = Care(self, pressure)
+        self.kept = False
         self._begin()
         self._sampling = threading.local()
         self._ticks = 0
@@ -89,6 +102,7 @@ class BufferPool:
         self._unmarked = _UNMARKED[config.leak_detection]
         self._bounds = class_bounds(config)
         self._time_leases(wanted=config.enable_detailed_metrics and not self.closed)
+        self._care.follow(config)
         if self._owns_ledger and self._ledger.limit != config.max_pool_bytes:
             self._ledger.resize(config.max_pool_bytes)
 
@@ -125,8 +139,7 @@ class BufferPool:
         try:
             if size <= 0 or chunks.alert:  # type: ignore[operator]  # what is no number fails here, or in the next lines
                 return self._acquire_slowly(size, timeout, priority)
-            table = chunks.table if priority is None else chunks.open_table
-            chunk = table[(size - 1) >> PAGE_SHIFT].pop()  # type: ignore[operator]  # as above
+            chunk = chunks.open_table[(size - 1) >> PAGE_SHIFT].pop()  # type: ignore[operator]  # as above
         except (IndexError, TypeError):
             # None is free, the table does not reach so far, a gate is to be asked; or the size is to be parsed.
             return self._acquire_slowly(size, timeout, priority)
@@ -173,6 +186,8 @@ class BufferPool:
         if chunk is None:  # not in a coroutine of its own: a thousand tasks may wait, each with all of theirs
             chunk = await wait_for_chunk_async(self._chunks, count, rank, seconds)
         lease = self._lease_of(chunk, count, Lease())
+        if not (self.kept and upkeep.alive):
+            upkeep.keep(self)
         if self._tallies.detailed:
             self._time_lease(lease, perf_counter_ns() - began, 1)
         return lease
@@ -181,7 +196,14 @@ class BufferPool:
         """What `acquire` does where no free chunk is at hand, or a gate is to be asked."""
         count, seconds = self._parse_request(size, timeout)
         rank = bisect_right(self._bounds, count)
-        return self._lease_of(self._chunks.obtain(count, rank, seconds), count, Lease())
+        return self._lease_of(self._obtain(count, rank, seconds), count, Lease())
+
+    def _obtain(self, count: int, rank: int, seconds: float, *, private: bool = False) -> Chunk:
+        """A chunk by the slow path, and a look at whether somebody sees to this pool."""
+        chunk = self._chunks.obtain(count, rank, seconds, private=private)
+        if not (self.kept and upkeep.alive):
+            upkeep.keep(self)
+        return chunk
 
     def _parse_request(self, size: Size | None, timeout: Duration | None) -> tuple[int, float]:
         config = self._config
@@ -200,9 +222,9 @@ class BufferPool:
             else:
                 uses = chunk.gets[INNER] = chunk.gets[INNER] + 1
                 return self._lease_of(chunk, size, Lease(), uses)
-        return self._lease_of(chunks.obtain(size, INNER, timeout, private=private), size, Lease())
+        return self._lease_of(self._obtain(size, INNER, timeout, private=private), size, Lease())
 
-    def _lease_of(self, chunk: Chunk, count: int, lease: _AnyLease, uses: int = 0) -> _AnyLease:
+    def _lease_of(self, chunk: Chunk, count: int, lease: AnyLease, uses: int = 0) -> AnyLease:
         """`lease`, newly made, of `count` bytes of a chunk that was taken for it, for the `uses`th time of its kind (0: not
         known)."""
         if not uses:
@@ -277,22 +299,6 @@ class BufferPool:
         """The place of a copy of `size` bytes (None: unknown) that will lease `need`; None where there is no gate."""
         return None
 
-    @property
-    def pressure(self) -> PressureLevel:
-        """The level of memory pressure that was noted last."""
-        return self._pressure
-
-    def relieve(self, level: PressureLevel) -> int:
-        """Note the level of memory pressure. Where it asks for that, idle memory goes back at once, and while it lasts
-        none is kept; bytes given back."""
-        try:
-            level = PressureLevel(level)
-        except ValueError:
-            mend = "must be a PressureLevel, such as PressureLevel.HIGH"
-            raise ConfigError([Problem("level", level, mend)], subject="BufferPool.relieve") from None
-        self._pressure = level
-        return self._chunks.relieve(keeps_idle=EFFECTS[level].keeps_idle)
-
     def reconfigure(self, config: BufferPoolConfig) -> None:
         """Use `config` from now on, whole. Leases that are out and copies under way finish as they began; who waits for
         memory waits under the new limits. A pool with a ledger of its own also changes its limit to `max_pool_bytes`.
@@ -309,11 +315,6 @@ class BufferPool:
             finally:
                 # An interrupt came before or after the one step that counts: either way, follow it.
                 self._follow()
-
-    def maintain(self) -> int:
-        """Give memory back to the system that nobody has used for `max_idle_age`, and fit the sizes of chunks to what
-        was asked for; bytes given back."""
-        return self._chunks.maintain(self._clock.monotonic())
 
     def _reclaim(self, count: int) -> int:
         return self._chunks.reclaim(count)
@@ -343,6 +344,8 @@ class BufferPool:
         """
         if self._chunks.closed:
             raise closed_error()
+        if not self.kept:
+            upkeep.keep(self)
         began = perf_counter_ns()
         run = Copy(
             None if size is None else parse_count(size, "size", "copy"),
@@ -420,6 +423,62 @@ class BufferPool:
             chunks=counts.chunks,
         )
 
+    # -- how it fares ------------------------------------------------------------------------------------
+
+    @property
+    def pressure(self) -> PressureLevel:
+        """The level of memory pressure that was noted last."""
+        return self._pressure
+
+    @property
+    def memory_pressure(self) -> MemoryPressure:
+        """Where the level is read."""
+        return self._care.sources
+
+    @property
+    def monitor(self) -> Monitor:
+        """Trends and alerts of this pool."""
+        return self._care.monitor
+
+    def relieve(self, level: PressureLevel) -> int:
+        """Tell the pool of a level of memory pressure that it cannot see itself: it holds, as the least, until another is
+        told. Where the level asks for that, idle memory goes back at once, and while it lasts none is kept; bytes given
+        back."""
+        try:
+            level = PressureLevel(level)
+        except ValueError:
+            mend = "must be a PressureLevel, such as PressureLevel.HIGH"
+            raise ConfigError([Problem("level", level, mend)], subject="BufferPool.relieve") from None
+        return self._care.tell(level)
+
+    def _feel(self, level: PressureLevel) -> int:
+        """Be under the pressure of `level` from now on; bytes given back."""
+        self._pressure = level
+        return self._chunks.relieve(keeps_idle=EFFECTS[level].keeps_idle)
+
+    def maintain(self) -> int:
+        """Give memory back to the system that nobody has used for `max_idle_age`, fit the sizes of chunks to what was asked
+        for, take up lost leases, look at the pressure on memory, and at what alerts are set on; bytes given back. A thread
+        of the process calls it as often as needed while the pool has memory or is under pressure."""
+        return self._care.maintain(self._clock.monotonic())
+
+    def look_after(self) -> float | None:
+        """Internal, for that thread: do what is due; seconds until the next time, None when nothing is held and nothing is
+        wrong."""
+        return self._care.look_after(self._clock.monotonic())
+
+    def health(self) -> tuple[Finding, ...]:
+        """What is wrong with this pool now, and what to do about it; empty when all is well."""
+        from daramjwee.buffers.insight.health import health
+
+        return health(
+            self.stats(),
+            self._config,
+            closed=self.closed,
+            places=self._chunks.lost_places(),
+            pressure_reason=self.memory_pressure.reason,
+        )
+
     # -- the end -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -427,6 +486,7 @@ class BufferPool:
         Who waits for memory gets `Closed`. Allowed more than once."""
         self._ledger.remove_reclaimer(self._reclaim)
         self._chunks.close()
+        upkeep.leave(self)
         self._time_leases(wanted=False)
 
     def __enter__(self) -> Self:
@@ -442,6 +502,7 @@ class BufferPool:
         old.orphan()
         self._time_leases(wanted=False)
         self._config_lock = threading.Lock()
+        self._care.after_fork()
         self._begin()
         new = Chunks(old.config, self._ledger, self._clock, gated=self._gated)
         new.closed = new.alert = old.closed

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.buffers.upkeep import THREAD_NAME
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -72,7 +74,9 @@ def _owner_left(owner: Any, before: int) -> str:
 
 
 def _threads_left(before: set[threading.Thread]) -> str:
-    names = sorted(t.name for t in threading.enumerate() if t not in before and t is not threading.current_thread())
+    # The upkeep of pools is the process's, and ends by itself when none has anything to look after.
+    ours = {*before, threading.current_thread()}
+    names = sorted(t.name for t in threading.enumerate() if t not in ours and t.name != THREAD_NAME)
     return f"threads {', '.join(names)}" if names else ""
 
 

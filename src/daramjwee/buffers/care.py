@@ -1,0 +1,135 @@
+"""Care of a pool: what is done between operations, so that memory comes back and somebody hears when something is wrong.
+
+Invariant: one thread looks at a time, and the others go on; a change of pressure takes effect before it is told.
+Threads: any. No lock of the pool is held while alerts go out.
+Design: docs/design/pressure.md
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from daramjwee.buffers.ledger import NO_WAIT
+from daramjwee.buffers.pressure import NORMAL, MemoryPressure
+
+if TYPE_CHECKING:
+    from daramjwee.buffers.chunks import Chunks
+    from daramjwee.buffers.config import BufferPoolConfig
+    from daramjwee.buffers.insight.monitor import Monitor
+    from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.buffers.pressure import PressureLevel
+    from daramjwee.buffers.stats import BufferPoolStats
+    from daramjwee.model import Clock
+
+
+class Cared(Protocol):
+    """The pool."""
+
+    _chunks: Chunks
+    _clock: Clock
+    _config: BufferPoolConfig
+    _ledger: MemoryLedger
+    _pressure: PressureLevel
+
+    @property
+    def closed(self) -> bool: ...
+
+    def _snapshot(self) -> BufferPoolStats: ...
+
+    def _feel(self, level: PressureLevel) -> int: ...
+
+
+class Care:
+    """What one pool needs besides its operations."""
+
+    def __init__(self, pool: Cared, pressure: MemoryPressure | None) -> None:
+        self._pool = pool
+        self._told: PressureLevel = NORMAL
+        self._sources = pressure
+        self._monitor: Monitor | None = None
+        self._looking = threading.Lock()
+        self._making = threading.Lock()
+        self._aged_at = pool._clock.monotonic()
+
+    @property
+    def sources(self) -> MemoryPressure:
+        """Where the pressure is read: made when it is first asked for."""
+        if self._sources is None:
+            with self._making:
+                if self._sources is None:
+                    self._sources = MemoryPressure(ledger=self._pool._ledger, clock=self._pool._clock)
+        return self._sources
+
+    @property
+    def monitor(self) -> Monitor:
+        """Trends and alerts: made when they are first asked for."""
+        if self._monitor is None:
+            from daramjwee.buffers.insight.monitor import Monitor
+
+            with self._making:
+                if self._monitor is None:
+                    self._monitor = Monitor(self._pool._config.metrics_interval, clock=self._pool._clock)
+        return self._monitor
+
+    def follow(self, config: BufferPoolConfig) -> None:
+        """Take over another configuration."""
+        if self._monitor is not None:
+            self._monitor.set_interval(config.metrics_interval)
+
+    def tell(self, level: PressureLevel) -> int:
+        """Take `level` for the least there is, until another is told; bytes given back."""
+        self._told = level
+        return self._be_under(max(level, self.sources.level))
+
+    def _be_under(self, level: PressureLevel) -> int:
+        before = self._pool._pressure
+        freed = self._pool._feel(level)
+        if level is not before:
+            reason = self.sources.reason if self.sources.level is level else "as the pool was told"
+            self.monitor.note_pressure(before, level, reason)
+        return freed
+
+    def maintain(self, now: float) -> int:
+        """Do everything; bytes given back."""
+        self._aged_at = now
+        return self._pool._chunks.maintain(now) + self._look(now)
+
+    def _look(self, now: float) -> int:
+        """Look at the pressure and, when that is due, at the figures; bytes given back."""
+        freed = 0
+        for _ in filter(None, map(self._looking.acquire, NO_WAIT)):  # one at a time; others have nothing to add
+            try:
+                level = max(self.sources.poll(), self._told)
+                if level is not self._pool._pressure:
+                    freed = self._be_under(level)
+                if self.monitor.due(now):
+                    self.monitor.look(self._pool._snapshot(), now)
+            finally:
+                self._looking.release()
+        return freed
+
+    def look_after(self, now: float) -> float | None:
+        """Do what is due; seconds until the next time, None when nothing is held and nothing is wrong."""
+        pool = self._pool
+        if pool.closed:
+            return None
+        config = pool._config
+        # Twice in an interval: whatever is idle is seen within half of one, and gone within the other half.
+        interval = min(config.max_idle_age, config.metrics_interval) / 2
+        if now - self._aged_at >= interval:
+            self.maintain(now)
+        else:
+            self._look(now)
+        chunks = pool._chunks
+        calm = pool._pressure is NORMAL and not self.monitor.active
+        if calm and not (chunks.mapped or chunks.private or chunks.lost):
+            return None
+        return min(interval, self.sources.interval)
+
+    def after_fork(self) -> None:
+        """In the child: nobody looks, and nothing was seen yet."""
+        self._looking = threading.Lock()
+        self._making = threading.Lock()
+        if self._monitor is not None:
+            self._monitor.after_fork()

@@ -20,7 +20,7 @@ PATIENCE = 30.0
 class Thing:
     """Counts how often it is looked after; `answers` are what it says, then None for ever."""
 
-    def __init__(self, *answers: float | None | BaseException) -> None:
+    def __init__(self, *answers: float | BaseException | None) -> None:
         self.kept = False
         self.answers = list(answers)
         self.looks = 0
@@ -154,7 +154,6 @@ def test_lost_leases_are_taken_up_by_themselves():
     with Watched(SOON) as pool:
         with pytest.warns(ResourceWarning, match="lost without release"):
             pool.acquire(4 * KIB)
-            gc.collect()
         assert pool.rest.wait(PATIENCE)
         assert pool._chunks.leases_lost == 1 and pool.ledger.held == 0
 

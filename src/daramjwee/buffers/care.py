@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from daramjwee.buffers.ledger import NO_WAIT
-from daramjwee.buffers.pressure import NORMAL, MemoryPressure
+from daramjwee.buffers.pressure import EFFECTS, NORMAL, MemoryPressure
 
 if TYPE_CHECKING:
     from daramjwee.buffers.chunks import Chunks
@@ -117,7 +117,7 @@ class Care:
         config = pool._config
         # Twice in an interval: whatever is idle is seen within half of one, and gone within the other half.
         interval = min(config.max_idle_age, config.metrics_interval) / 2
-        if now - self._aged_at >= interval:
+        if now - self._aged_at >= interval or not EFFECTS[pool._pressure].keeps_idle:
             self.maintain(now)
         else:
             self._look(now)

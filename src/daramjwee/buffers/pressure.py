@@ -7,11 +7,12 @@ Design: docs/design/pressure.md
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from daramjwee.buffers.ledger import reset_after_fork
+from daramjwee.buffers.ledger import NO_WAIT, MemoryLedger, reset_after_fork
 from daramjwee.buffers.pressure_kernel import (
     CRITICAL,
     NORMAL,
@@ -29,9 +30,6 @@ from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import KIB, parse_duration
 
 if TYPE_CHECKING:
-    import os
-
-    from daramjwee.buffers.ledger import MemoryLedger
     from daramjwee.units import Duration
 
 __all__ = [
@@ -93,10 +91,19 @@ class MemoryPressure:
         interval: Duration = 1.0,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        problems = []
         try:
             self._interval = parse_duration(interval)
         except ValueError as error:
-            raise ConfigError([Problem("interval", interval, str(error))], subject="MemoryPressure") from None
+            problems.append(Problem("interval", interval, str(error)))
+        if not isinstance(root, (str, os.PathLike)):
+            problems.append(Problem("root", root, "must be the path of a folder"))
+        if not (ledger is None or isinstance(ledger, MemoryLedger)):
+            problems.append(Problem("ledger", ledger, "must be a MemoryLedger, or None"))
+        if not isinstance(thresholds, Thresholds):
+            problems.append(Problem("thresholds", thresholds, "must be Thresholds(...)"))
+        if problems:
+            raise ConfigError(problems, subject="MemoryPressure")
         self._root = root
         self._ledger = ledger
         self._thresholds = thresholds
@@ -139,26 +146,35 @@ class MemoryPressure:
     def thresholds(self) -> Thresholds:
         return self._thresholds
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two readings, at least."""
+        return self._interval
+
     def poll(self, *, force: bool = False) -> PressureLevel:
         """Read the sources, if that is due or `force` is given, and say the level. Never raises for what it reads."""
         now = self._clock.monotonic()
         if not force and self._read_at is not None and now - self._read_at < self._interval:
             return self.level
-        if not self._lock.acquire(blocking=False):
-            return self.level  # somebody reads right now
-        try:
-            self._read_at = now
-            samples = self._sources.read(now)
-            state = self._state
-            while self._refusals:
-                state = refuse(state, self._refusals[0])
-                # The state first: between the two there is no moment at which the level is not CRITICAL.
-                self._state = state
-                self._refusals.popleft()
-            self._state, self._readings = step(state, samples, now, self._thresholds)
-        finally:
-            self._lock.release()
+        # A loop over `map`, as in the ledger: no interrupt can leave the lock taken. Who finds it taken does not wait:
+        # somebody reads right now.
+        for _ in filter(None, map(self._lock.acquire, NO_WAIT)):
+            try:
+                self._read_at = now
+                self._read(now)
+            except MemoryError:
+                self.note_refusal("there was no memory to read how much there is")
+            finally:
+                self._lock.release()
         return self.level
+
+    def _read(self, now: float) -> None:
+        samples = self._sources.read(now)
+        while self._refusals:
+            # The state first: there is no moment between the two at which the level is not CRITICAL.
+            self._state = refuse(self._state, self._refusals[0])
+            self._refusals.popleft()
+        self._state, self._readings = step(self._state, samples, now, self._thresholds)
 
     def note_refusal(self, what: str = "the system refused memory") -> None:
         """An allocation failed: CRITICAL from this moment, and back by the rule for all. Takes no lock."""

@@ -11,14 +11,14 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from daramjwee.buffers.ledger import NO_WAIT
-from daramjwee.buffers.pressure import EFFECTS, NORMAL, MemoryPressure
+from daramjwee.buffers.pressure import EFFECTS, NORMAL
 
 if TYPE_CHECKING:
     from daramjwee.buffers.chunks import Chunks
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.insight.monitor import Monitor
     from daramjwee.buffers.ledger import MemoryLedger
-    from daramjwee.buffers.pressure import PressureLevel
+    from daramjwee.buffers.pressure import MemoryPressure, PressureLevel
     from daramjwee.buffers.stats import BufferPoolStats
     from daramjwee.model import Clock
 
@@ -56,6 +56,8 @@ class Care:
     def sources(self) -> MemoryPressure:
         """Where the pressure is read: made when it is first asked for."""
         if self._sources is None:
+            from daramjwee.buffers.pressure import MemoryPressure
+
             with self._making:
                 if self._sources is None:
                     self._sources = MemoryPressure(ledger=self._pool._ledger, clock=self._pool._clock)

@@ -57,8 +57,8 @@ class OperationStats(msgspec.Struct, frozen=True):
     """Operations of one size class by one strategy: leases taken by callers, copies and tees.
 
     `count`: all that ended. `bytes`: what copies and tees have moved. `timed`: operations that were timed, which took
-    `nanoseconds` together: every copy and tee, and with `enable_detailed_metrics` one lease in 64 of those served at once
-    (standing for all 64) and every other. `latency`: their histogram, with `enable_detailed_metrics`; of a copy until its
+    `nanoseconds` together: every copy and tee, and with `enable_detailed_metrics` one lease in 61 of those served at once
+    (standing for all 61) and every other. `latency`: their histogram, with `enable_detailed_metrics`; of a copy until its
     end, of a lease until it is had.
     """
 

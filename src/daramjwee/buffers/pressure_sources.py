@@ -8,6 +8,7 @@ Design: docs/design/pressure.md
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from functools import partial
@@ -145,8 +146,8 @@ class Sources:
     def _find_psutil(self) -> tuple[Reader, str]:
         if self._root:
             raise Garbled(f"not asked: it knows this machine, not {self._root}")
-        import psutil
-
+        # By name: it has no type hints, and is not there on Linux.
+        psutil = importlib.import_module("psutil")
         return partial(read_psutil, psutil), "psutil.virtual_memory()"
 
 

@@ -94,7 +94,7 @@ def _lines(stats: BufferPoolStats) -> Iterator[tuple[str, str]]:
     yield from _gate(stats)
     yield "pressure", stats.pressure.name
     yield "process", _process(stats)
-    troubles = ", ".join(f"{count:,} {what}" for count, what in _troubles(stats) if count)
+    troubles = ", ".join(f"{what} {count:,}" for what, count in _troubles(stats) if count)
     if troubles:
         yield "troubles", troubles
 
@@ -126,10 +126,10 @@ def _process(stats: BufferPoolStats) -> str:
     return f"{faults}, {runs}" + (f", paused for {format_duration(paused)}" if paused else "")
 
 
-def _troubles(stats: BufferPoolStats) -> Iterator[tuple[int, str]]:
-    yield stats.lost_leases, "leases lost"
-    yield stats.quarantined, "chunks in quarantine"
-    yield stats.refusals, "times refused by the system"
-    yield stats.fallbacks, "fallbacks"
-    yield stats.reserve_uses, "uses of the reserve"
-    yield stats.gate.lost, "places in the gate lost"
+def _troubles(stats: BufferPoolStats) -> Iterator[tuple[str, int]]:
+    yield "lost leases", stats.lost_leases
+    yield "chunks in quarantine", stats.quarantined
+    yield "refused by the system", stats.refusals
+    yield "fallbacks", stats.fallbacks
+    yield "uses of the reserve", stats.reserve_uses
+    yield "lost places in the gate", stats.gate.lost

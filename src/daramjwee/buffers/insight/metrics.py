@@ -277,4 +277,5 @@ def format_metric(name: str, value: float) -> str:
         return format_ns(value)
     if unit == "share":
         return f"{value * 100:.3g} %"
-    return f"{value:,.6g}{unit.removeprefix('count')}" if unit != "bytes/byte" else f"{value:.3g}"
+    number = f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
+    return number if unit == "bytes/byte" else number + unit.removeprefix("count")

@@ -462,6 +462,31 @@ def test_a_refusal_holds_from_the_moment_it_is_noted(fake_root, clock):
     assert levels == sorted(levels, reverse=True)
 
 
+def test_refusals_of_many_threads_are_never_lost_and_never_pile_up(fake_root, clock):
+    """Noted while another thread polls: CRITICAL at every moment, whoever comes first."""
+    made = MemoryPressure(root=fake_root().path, clock=clock)
+    made.note_refusal()
+    start, seen = threading.Barrier(5), []
+
+    def note():
+        start.wait(30)
+        for _ in range(2000):
+            made.note_refusal()
+            seen.append(made.level is CRITICAL)
+
+    threads = [threading.Thread(target=note) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    start.wait(30)
+    while any(thread.is_alive() for thread in threads):
+        made.poll(force=True)
+    for thread in threads:
+        thread.join(30)
+    assert len(seen) == 8000 and all(seen) and len(made._refusals) <= 1
+    made.poll(force=True)
+    assert made.level is CRITICAL and not made._refusals
+
+
 def test_no_memory_to_read_with_is_a_refusal(fake_root, clock, monkeypatch):
     """The poll itself may be what finds out."""
     made = MemoryPressure(root=fake_root().path, clock=clock)
@@ -509,7 +534,7 @@ def test_an_interrupted_poll_can_be_done_again(fake_root, clock, monkeypatch):
     assert not made._lock.locked()
 
 
-def test_a_forked_child_finds_its_own_sources(fake_root, clock):
+def test_a_forked_child_finds_its_own_sources(fake_root, clock, untraced):
     """It may be in another group, and the lock may have been held: it looks anew, and keeps the level it was at."""
     root = fake_root(group="/parent")
     root.v2(current="98MiB", max="100MiB")

@@ -115,7 +115,7 @@ class MemoryPressure:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._refusals: deque[str] = deque()
+        self._refusals: deque[str] = deque(maxlen=1)  # the last one says enough
         self._sources = Sources(self._root, self._ledger)
         self._read_at: float | None = None
 
@@ -139,7 +139,7 @@ class MemoryPressure:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Where readings come from, and what was looked for and not found, with the reason."""
+        """Where readings come from, and what was looked for and not found, with the reason. Looks, if nobody has yet."""
         return self._sources.found
 
     @property

@@ -352,6 +352,18 @@ def test_thresholds_take_lists_and_durations_and_keep_numbers():
     assert made == Thresholds(limit_share=(0.5, 0.7, 1.0), calm_seconds=60, wait_seconds=0.5)
 
 
+def test_thresholds_and_readings_go_into_documents_and_come_back():
+    """Frozen values, with a schema; what is given in a document is checked like any other."""
+    _, (reading,) = step(State(), [used(0.96, max=3)], 0.0, DEFAULT)
+    for value in (reading, DEFAULT, Thresholds(calm_seconds="1m")):
+        assert msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value
+        assert msgspec.json.schema(type(value))
+        with pytest.raises(AttributeError):
+            value.share = 1
+    with pytest.raises(ValueError, match="must be a share"):
+        msgspec.json.decode(b'{"ledger_share": 7}', type=Thresholds)
+
+
 # -- what each level changes ---------------------------------------------------------------------------------------
 
 

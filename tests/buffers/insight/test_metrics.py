@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from daramjwee.buffers import BufferPoolStats, SizeClass
+from daramjwee.buffers import BufferPoolStats, ChunkClassStats, SizeClass
 from daramjwee.buffers.gate_stats import GateStats
 from daramjwee.buffers.insight.metrics import METRICS, format_metric, format_ns, operations_between, start_of
 from daramjwee.buffers.latency import LatencyRecorder
 from daramjwee.buffers.pressure import PressureLevel
-from daramjwee.buffers.stats import COUNTERS, AllocationStats, OperationStats
+from daramjwee.buffers.stats import COUNTERS, SIZE_CLASSES, AllocationStats, OperationStats, SizeShare
 from daramjwee.buffers.strategy import CHUNKED, DIRECT, POOLED
 
 GIB = 1 << 30
+PAGE = Path(__file__).parents[3] / "docs" / "monitoring.md"
 
 
 def histogram(*latencies):
@@ -249,3 +252,49 @@ def test_snapshots_are_not_changed_by_reading_them():
     for metric in METRICS.values():
         metric.read(NOW, BEFORE)
     assert copy == NOW
+
+
+def documented():
+    """The rows of the page's tables: the first cell's name, and the other cells."""
+    text = PAGE.read_text(encoding="utf-8").partition("## Statistics")[2].partition("\n## ")[0]
+    return {name: cells.split(" | ") for name, cells in re.findall(r"^\| `([^`]+)` \| (.*) \|$", text, re.MULTILINE)}
+
+
+def expected_rows():
+    """Of each metric; the metrics of single classes in one row."""
+    rows = {}
+    for name, metric in METRICS.items():
+        head, dot, size_class = name.partition(".")
+        what = (
+            metric.description.replace(f"of {size_class.replace('_', ' ')} op", "of CLASS op")
+            if dot
+            else metric.description
+        )
+        rows[f"{head}.CLASS" if dot else name] = [metric.unit, metric.kind, what]
+    return rows
+
+
+def test_the_page_has_every_metric_with_its_unit_and_words():
+    """docs/monitoring.md, compared with the code."""
+    rows = documented()
+    wanted = expected_rows()
+    assert {name: cells for name, cells in rows.items() if name in wanted} == wanted
+    assert [name for name in rows if name in wanted] == list(wanted)
+    assert set(rows) - set(wanted) == {"operations", "chunks", "sizes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("operations", OperationStats), ("chunks", ChunkClassStats), ("sizes", SizeShare)]
+)
+def test_the_page_has_every_field_of_the_rows(name, kind):
+    fields = re.findall(r"`(\w+)`", documented()[name][-1])
+    assert fields == list(kind.__struct_fields__)
+
+
+def test_every_field_of_a_snapshot_is_on_the_page():
+    """As a metric, as rows, or as a part that the text names."""
+    text = PAGE.read_text(encoding="utf-8")
+    known = set(documented())
+    for name in BufferPoolStats.__struct_fields__:
+        assert name in known or f"`stats.{name}`" in text, name
+    assert all(size_class.value in text for size_class in SIZE_CLASSES)

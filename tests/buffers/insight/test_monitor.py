@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import pytest
 
-from daramjwee.buffers import BufferPool, BufferPoolStats
+from daramjwee.buffers import BufferPool, BufferPoolConfig, BufferPoolStats
 from daramjwee.buffers.gate_stats import GateStats
 from daramjwee.buffers.insight.alerts import Alert, AlertRule, AlertState
 from daramjwee.buffers.insight.finding import Severity
@@ -23,10 +25,11 @@ from daramjwee.buffers.insight.monitor import (
     Monitor,
 )
 from daramjwee.buffers.pressure import PressureLevel
-from daramjwee.errors import ConfigError, LimitExceeded
+from daramjwee.errors import ConfigError, LimitExceeded, Overloaded
 from daramjwee.testing import ManualClock
 
 WAITING = AlertRule("waiting", 5, cooldown=0)
+PAGE = Path(__file__).parents[3] / "docs" / "monitoring.md"
 # A record's own attributes, which `extra` must not replace.
 OF_A_RECORD = set(vars(logging.makeLogRecord({})))
 
@@ -499,3 +502,56 @@ def test_repr_tells_its_state(clock):
     monitor.trend("waiting")
     monitor.look(BufferPoolStats(overloads=1), 0)
     assert repr(monitor) == "<Monitor every 60s, 7 rules, 1 trends, 1 alerts active>"
+
+
+def section(heading):
+    return PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_the_page_has_the_default_rules():
+    """docs/monitoring.md, compared with the code: rule and severity, in their order."""
+    rows = re.findall(r"^\| `(.+? above .+?)` \| (\w+) \|", section("Alerts"), re.MULTILINE)
+    assert rows == [(str(rule), rule.severity.value) for rule in DEFAULT_RULES]
+
+
+def test_the_page_has_every_event_with_its_fields(monitor, look, caplog):
+    """docs/monitoring.md: what is logged, compared with the records that are made."""
+
+    def fail(alert):
+        raise ValueError
+
+    monitor.watch(WAITING, fail)
+    look(waiting=6)
+    rows = re.findall(r"^\| `(pool\.[\w.]+)` \| .*? \| (.*?) \|", section("Logs"), re.MULTILINE)
+    assert {event: set(re.findall(r"`(\w+)`", fields)) for event, fields in rows if event.startswith("pool.alert")} == {
+        record.event: set(vars(record)) - OF_A_RECORD - {"message", "event"} for record in caplog.records
+    }
+
+
+def test_every_event_in_the_source_is_on_the_page():
+    """A program that filters by `event` finds all of them there."""
+    source = Path(sys.modules["daramjwee"].__file__).parent
+    events = {
+        event
+        for path in source.rglob("*.py")
+        for event in re.findall(r'"event": "([\w.]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert {"pool.alert", "pool.alert_callback_failed"} <= events
+    missing = [event for event in sorted(events) if f"| `{event}` |" not in section("Logs")]
+    assert not missing
+
+
+def test_a_real_pool_raises_what_happened_to_it(clock):
+    """A request that waits in vain is told at the next look, with whoever listens."""
+    told = threading.Event()
+    with BufferPool(BufferPoolConfig(max_pool_bytes="1MiB", max_buffer_size="1MiB"), clock=clock) as pool:
+        (overloads,) = (rule for rule in DEFAULT_RULES if rule.metric == "overloads")
+        pool.monitor.watch(overloads, lambda alert: told.set())
+        with pool.acquire("1MiB"):
+            with pytest.raises(Overloaded):
+                pool.acquire("1MiB", timeout=0)
+            clock.advance(pool.config.metrics_interval + 1)
+            pool.maintain()  # or the thread that looks after pools, which was first
+            assert told.wait(20)
+        (alert,) = (alert for alert in pool.monitor.active if alert.rule == overloads)
+    assert (alert.metric, alert.value, alert.severity) == ("overloads", 1.0, "critical")

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 Callback: TypeAlias = Callable[[Alert], object]
 
 KEPT_ALERTS = 256
-# A trend of 360 points takes 45 KiB.
+# A trend of 360 points takes about 70 KiB (190 bytes a point).
 MOST_TRENDS = 256
 # Rules whose failing callbacks are logged, each once.
 MOST_FAILED = 256

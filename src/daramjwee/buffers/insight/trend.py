@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL = 10.0
 DEFAULT_KEEP = 360  # an hour of the default interval
-# About 12 MB. A day of 10-second intervals is 8,640.
+# About 19 MB. A day of 10-second intervals is 8,640.
 MOST_KEPT = 100_000
 LONGEST_INTERVAL = 366 * 86400.0
 # Beyond these no figure of ours comes, and their squares would overflow.

@@ -374,7 +374,8 @@ def test_everything_at_once_on_64_threads_ends_with_exact_counts(
         assert stats.total_gets == stats.total_puts >= sum(worker.leases for worker in workers)
         assert stats.copies == sum(worker.copies for worker in workers)
         assert stats.copied_bytes == sum(worker.bytes for worker in workers)
-        assert stats.pooled_operations + stats.chunked_operations + stats.direct_operations == stats.copies
+        assert stats.total_operations == stats.copies + sum(worker.leases for worker in workers)
+        assert stats.pooled_operations + stats.chunked_operations + stats.direct_operations == stats.total_operations
         assert stats.overloads + gate.timed_out + gate.refused == sum(worker.refused for worker in workers)
         assert (stats.active_buffers, stats.quarantined, stats.waiting, stats.lost_leases) == (0, 0, 0, 0)
         assert (gate.active, gate.active_bytes, gate.waiting, gate.lost) == (0, 0, 0, 0)

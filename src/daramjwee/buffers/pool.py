@@ -24,7 +24,7 @@ from daramjwee.buffers.copy import Copy, CopyResult, run_copy
 from daramjwee.buffers.gate import Priority
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
-from daramjwee.buffers.pressure import EFFECTS, NORMAL, PressureLevel
+from daramjwee.buffers.pressure import EFFECTS, NORMAL, MemoryPressure, PressureLevel
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.stats import BufferPoolStats
 from daramjwee.buffers.strategy import class_bounds
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from daramjwee.buffers.gate import Slot
     from daramjwee.buffers.insight.finding import Finding
     from daramjwee.buffers.insight.monitor import Monitor
-    from daramjwee.buffers.pressure import MemoryPressure
     from daramjwee.buffers.tee import ChunkedTeeReader
 
 AnyLease = TypeVar("AnyLease", bound=Lease)
@@ -79,8 +78,6 @@ class BufferPool:
         if ledger is not None:
             _check_kind("ledger", ledger, MemoryLedger)
         if pressure is not None:
-            from daramjwee.buffers.pressure import MemoryPressure
-
             _check_kind("pressure", pressure, MemoryPressure)
         self._config = config
         self._ledger = MemoryLedger(config.max_pool_bytes) if ledger is None else ledger

@@ -9,7 +9,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daramjwee.buffers import MemoryLedger, PressureLevel
@@ -346,6 +346,45 @@ def test_garbled_files_of_the_system_are_left_out(fake_root, clock, poll, path, 
     made = MemoryPressure(root=root.path, clock=clock)
     assert poll(made) is NORMAL
     assert not named(made)[name].found
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example makes a folder of its own
+@given(st.data())
+def test_whatever_stands_in_the_files_nothing_is_raised(tmp_path_factory, fake_root, data):
+    """Any of them, of both versions, with any bytes in it, at the first look or later."""
+    root = fake_root.func(tmp_path_factory.mktemp("any"))
+    version, moment = data.draw(st.sampled_from([1, 2])), data.draw(st.integers(0, 2))
+    if version == 1:
+        root.v1(usage="500MiB", limit="1000MiB")
+    else:
+        root.v2(current="500MiB", max="1000MiB", high="900MiB", psi=(1, 1))
+    root.psi()
+    root.meminfo()
+    made = MemoryPressure(root=root.path, ledger=MemoryLedger(MIB))
+    files = sorted(path for path in root.path.rglob("*") if path.is_file())
+    for look in range(3):
+        if look == moment:
+            for path in data.draw(st.lists(st.sampled_from(files), min_size=1, max_size=3)):
+                old = path.read_bytes()
+                cut = data.draw(st.integers(0, len(old)))
+                path.write_bytes(data.draw(st.sampled_from([b"", old[:cut]])) + data.draw(st.binary(max_size=50)))
+        assert made.poll(force=True) in PressureLevel
+        assert {source.name for source in made.sources} == {"cgroup", "psi", "meminfo", "ledger"}
+        assert named(made)["ledger"].found and repr(made)
+
+
+def test_a_group_of_version_1_without_its_figures_is_left_out(fake_root, clock, poll):
+    """A stat that lacks what is counted says nothing; nor does a line of mountinfo that is cut off."""
+    root = fake_root()
+    folder = root.v1(usage="960MiB", limit="1000MiB")
+    (folder / "memory.stat").write_text("cache 12\n")
+    made = MemoryPressure(root=root.path, clock=clock)
+    assert poll(made) is NORMAL
+    assert "memory.stat has no total_inactive_file" in named(made)["cgroup"].detail
+    root.write("proc/self/mountinfo", "30 22 0:26 / - cgroup\n")
+    made = MemoryPressure(root=root.path, clock=clock)
+    assert poll(made) is NORMAL
+    assert "no version 1 hierarchy is mounted" in named(made)["cgroup"].detail
 
 
 def test_numbers_larger_than_any_machine_are_no_limit(fake_root, clock, poll):

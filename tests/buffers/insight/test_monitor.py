@@ -467,6 +467,40 @@ def test_threads_that_watch_ask_and_look_at_once_do_no_harm(monitor):
     assert monitor._listeners == []
 
 
+def test_a_finalizer_that_uses_the_pool_may_run_anywhere(monitor, look):
+    """Also where the lock is held: the collector runs wherever memory is allocated."""
+
+    class LockWithCollector:
+        """Tells of pressure inside of each locked region, as a finalizer would by way of `maintain`."""
+
+        def __init__(self, lock):
+            self.lock = lock
+            self.inside = False
+
+        def __enter__(self):
+            assert self.lock.acquire(timeout=20), "deadlock"
+            if not self.inside:
+                self.inside = True
+                monitor.note_pressure(PressureLevel.NORMAL, PressureLevel.HIGH, "")
+                monitor.note_pressure(PressureLevel.HIGH, PressureLevel.NORMAL, "")
+                self.inside = False
+
+        def __exit__(self, *exc):
+            self.lock.release()
+
+    monitor._lock = LockWithCollector(monitor._lock)
+    heard = []
+    stop = monitor.watch(WAITING, heard.append)
+    monitor.listen([].append)()
+    monitor.trend("waiting")
+    look(waiting=6)
+    assert [alert.metric for alert in monitor.active] == ["waiting"]
+    assert monitor.alerts
+    assert news(heard) == [("raised", 6.0)]
+    stop()
+    assert monitor.active == ()
+
+
 async def later(alert):
     """Would never be awaited."""
 

@@ -115,7 +115,9 @@ class Monitor:
             self.watch(rule)
 
     def _begin(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the collector may run a finalizer in there that uses the pool, which may tell of a change of pressure.
+        # So what can change is copied in one step before anybody walks over it.
+        self._lock = threading.RLock()
         self._looking = threading.Lock()
         self._before: BufferPoolStats | None = None
         self._looked_at: float | None = None
@@ -255,8 +257,8 @@ class Monitor:
     def active(self) -> tuple[Alert, ...]:
         """The alerts that hold now."""
         with self._lock:
-            held = [watch.alert for watch in self._watches.values() if watch.alert is not None]
-            return (*self._told.values(), *held)
+            told, watches = list(self._told.values()), list(self._watches.values())
+        return (*told, *(alert for watch in watches if (alert := watch.alert) is not None))
 
     @property
     def callback_failures(self) -> int:

@@ -518,10 +518,10 @@ def test_psutil_is_asked_where_there_is_no_proc(clock, poll, monkeypatch):
     """On other systems than Linux; imported only then."""
     make_psutil(GIB, 30 * MIB, monkeypatch)
     without_proc(monkeypatch)
-    made = MemoryPressure(clock=clock)
+    made = MemoryPressure(root="/", clock=clock)
     assert poll(made) is CRITICAL and made.reason == "psutil: 30MiB available of 1GiB"
     make_psutil(GIB, GIB, monkeypatch)
-    made = MemoryPressure(clock=clock)
+    made = MemoryPressure(root="/", clock=clock)
     assert poll(made) is NORMAL and named(made)["psutil"].found
 
 
@@ -530,11 +530,11 @@ def test_psutil_that_fails_is_left_out(clock, poll, monkeypatch, memory):
     """Whatever it raises; and where it is not installed."""
     make_psutil(*memory, monkeypatch)
     without_proc(monkeypatch)
-    made = MemoryPressure(clock=clock)
+    made = MemoryPressure(root="/", clock=clock)
     assert poll(made) in PressureLevel
     assert not named(made)["psutil"].found and "psutil" in named(made)["psutil"].detail
     monkeypatch.setitem(sys.modules, "psutil", None)
-    made = MemoryPressure(clock=clock)
+    made = MemoryPressure(root="/", clock=clock)
     assert poll(made) in PressureLevel and not named(made)["psutil"].found
 
 

@@ -7,7 +7,9 @@ Design: docs/design/overview.md
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
@@ -28,7 +30,7 @@ from daramjwee.engine.execute import Engine
 from daramjwee.engine.fetch import Ask
 from daramjwee.engine.lifecycle import Drain, close_engine
 from daramjwee.engine.write import CacheWriter, put
-from daramjwee.errors import CacheMiss, CorruptEntry, LimitExceeded, NotFound, shorten
+from daramjwee.errors import CacheMiss, ConfigError, CorruptEntry, LimitExceeded, NotFound, Problem, shorten
 from daramjwee.fills.body import metadata_of, result_of
 from daramjwee.fills.stream import STEP_BYTES, CacheStream
 from daramjwee.model import SYSTEM_CLOCK, Body, Clock, Fetcher, FetchResult, Freshness, Status, check_key
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from daramjwee.engine.tiers import Tier
+    from daramjwee.observe.offer import Dashboard
     from daramjwee.stores.memory import HotEntry
 
 logger = logging.getLogger(__name__)
@@ -98,6 +102,7 @@ class Cache:
         self._hot: Callable[[str], HotEntry | None] = getattr(tiers[0], "hot", None) or _nothing_hot
         self._monotonic = clock.monotonic
         self._counters = self._engine.counters
+        self._dashboards: weakref.WeakSet[Dashboard] = weakref.WeakSet()  # a closed one may go
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -285,10 +290,30 @@ class Cache:
         """A frozen snapshot of what was counted and what is held."""
         return self._engine.stats()
 
+    def offer_dashboard(self, path: str | os.PathLike[str] | None = None) -> Dashboard:
+        """Offer what this cache and its pool tell of themselves on a private Unix socket, for `daramjwee stats`, until
+        the dashboard or the cache is closed.
+
+        `path`: a folder, or the path of the socket in one that others cannot write to; None: the folder of the first
+        file tier. `ConfigError` when it cannot be there. See docs/monitoring.md.
+        """
+        from daramjwee.observe.offer import offer_dashboard
+
+        self._engine.check_open()
+        place = _folder_of(self._engine.tiers) if path is None else path
+        dashboard = offer_dashboard(self.buffers, place, cache=self, clock=self._engine.clock)
+        self._dashboards.add(dashboard)
+        if self._engine.closed:  # meanwhile
+            dashboard.close()
+            self._engine.check_open()
+        return dashboard
+
     # -- the end -----------------------------------------------------------------------------------------
 
     def close(self, drain: Drain = Drain.FINISH) -> None:
         """End all work (see `Drain`) and close the tiers. The second time does nothing."""
+        for dashboard in list(self._dashboards):
+            dashboard.close()
         if not close_engine(self._engine, drain):
             return
         self._hot = _nothing_hot
@@ -351,6 +376,17 @@ def _mark_in_use(tiers: tuple[Store, ...]) -> None:
     for store in tiers:
         if hasattr(store, "in_use"):
             store.in_use = True
+
+
+def _folder_of(tiers: Iterable[Tier]) -> str:
+    """The folder of the first file tier."""
+    from daramjwee.stores.file.store import FileStore
+
+    for tier in tiers:
+        if isinstance(tier.store, FileStore):
+            return tier.store.folder
+    mend = "this cache has no file tier: give the path of a folder, or of a socket in one"
+    raise ConfigError([Problem("path", None, mend)], subject="offer_dashboard")
 
 
 def _compare_limits(tiers: tuple[Store, ...], limit: int) -> None:

@@ -25,6 +25,7 @@ from daramjwee.cli.doctor import doctor
 from daramjwee.cli.get import get
 from daramjwee.cli.main import status_of
 from daramjwee.cli.render import flush_stdout, printable, show, tell
+from daramjwee.cli.stats import stats
 from daramjwee.errors import DaramjweeError
 
 UNEXPECTED_STATUS = 1
@@ -33,8 +34,8 @@ BROKEN_PIPE_STATUS = 128 + 13
 
 EPILOG = (
     "Exit status: 0 done; 1 unexpected error, or a figure was wrong (demo); 2 usage or configuration; 3 not in the "
-    "cache; 4 does not exist; 5 the origin failed; 6 could not be kept; 7 damaged; 8 overloaded; 9 too large; "
-    "10 a problem was found (doctor); 130 interrupted."
+    "cache; 4 does not exist, or no process tells (stats); 5 the origin failed; 6 could not be kept; 7 damaged; "
+    "8 overloaded; 9 too large; 10 a problem was found (doctor); 130 interrupted."
 )
 
 
@@ -149,7 +150,7 @@ def _report(error: BaseException, message: str) -> None:
     tell("daramjwee: " + printable(message, keep="\n"))
 
 
-for _command in (get, demo, bench, doctor):
+for _command in (get, demo, bench, doctor, stats):
     app.command(name=_command.__name__, cls=_Command, no_args_is_help=_command is get)(_guarded(_command))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from daramjwee.buffers.latency import (
     bucket_bounds,
     bucket_of,
 )
+from daramjwee.buffers.pool import TIME_EVERY
 
 # Some of each power of two, as real latencies have.
 latencies = st.one_of(
@@ -119,7 +121,7 @@ def test_a_difference_is_what_came_in_between(early, late):
 
 @given(st.lists(st.tuples(latencies, st.integers(1, 64)), max_size=30))
 def test_a_latency_that_stands_for_several_counts_so_often(weighted):
-    """One lease in 64 is timed, and weighs 64."""
+    """Of leases, one of many is timed, and stands for all."""
     recorder = LatencyRecorder()
     for value, weight in weighted:
         recorder.add(value, weight)
@@ -179,3 +181,13 @@ def test_a_recorder_may_be_read_while_one_thread_writes():
     reader.join()
     assert not wrong
     assert recorder.snapshot().count == 30_000
+
+
+def test_the_page_says_how_many_leases_one_timed_lease_stands_for():
+    """docs/monitoring.md, compared with the code; and the known error."""
+    page = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Latency\n")[2].partition("\n## ")[0]
+    assert f"one in {TIME_EVERY} of" in section
+    assert f"(it stands for all {TIME_EVERY})" in section
+    assert f"{STEPS} steps for each power of two" in section
+    assert f"at most 1/{2 * STEPS} " in section

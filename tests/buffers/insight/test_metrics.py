@@ -187,6 +187,13 @@ def test_counters_that_were_set_back_never_make_a_negative_figure(name):
     assert value >= 0 or math.isnan(value)
 
 
+def test_operations_that_were_set_back_count_as_all_of_late():
+    """Less than before: what went before the reset is not known, what came after it is."""
+    assert operations_between(BEFORE, NOW, SizeClass.SMALL).count == 1
+    assert METRICS["average_latency_ns.small"].read(BEFORE, NOW) == 100.0
+    assert METRICS["p99_latency_ns.small"].read(BEFORE, NOW) == 100.0
+
+
 def test_the_first_interval_is_all_since_the_pool_was_made():
     """But not what its process had done before."""
     start = start_of(NOW)

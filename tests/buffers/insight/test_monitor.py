@@ -176,6 +176,32 @@ def test_a_listener_that_stopped_hears_nothing(monitor, look):
     assert heard == []
 
 
+def test_a_callback_that_an_earlier_one_stopped_is_not_called(monitor, look):
+    """Also not by the announcement that is under way."""
+    heard, stops = [], []
+    monitor.watch(WAITING, lambda alert: [stop() for stop in stops])
+    stops.append(monitor.watch(WAITING, heard.append))
+    stops.append(monitor.listen(heard.append))
+    look(waiting=6)
+    assert heard == []
+
+
+def test_a_rule_that_is_stopped_while_it_is_judged_raises_nothing():
+    """Whoever has called `stop` finds no alert of it later."""
+    stops = []
+
+    class StoppingClock(ManualClock):
+        def now(self):
+            for stop in stops:
+                stop()
+            return super().now()
+
+    monitor = Monitor(1, clock=StoppingClock(), rules=[AlertRule("refusals", 0)])
+    stops.append(monitor.watch(WAITING))
+    monitor.look(BufferPoolStats(waiting=6, refusals=1), 1.0)
+    assert [alert.metric for alert in monitor.alerts] == [alert.metric for alert in monitor.active] == ["refusals"]
+
+
 @pytest.mark.parametrize("error", [ValueError("mine"), RuntimeError(), OSError(5, "io"), StopIteration()])
 def test_a_callback_that_raises_harms_nothing_and_is_logged_once(monitor, look, caplog, error):
     """Others are called, later looks go on, it is called again; one record for each rule, all counted."""

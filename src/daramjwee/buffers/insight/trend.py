@@ -94,7 +94,7 @@ class Trend:
         place = len(points) - 1 if points and points[-1].at == start else bisect_left(points, start, key=_start)
         if place < len(points) and points[place].at == start:
             points[place] = points[place]._with(value)
-        elif place or len(points) < self._keep:
+        else:
             points.insert(place, TrendPoint(start, 1, value, value, value, value))
             if len(points) > self._keep:
                 del points[0]

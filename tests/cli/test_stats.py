@@ -229,6 +229,39 @@ def test_what_is_no_dashboard_is_said_with_status_5(daramjwee, tmp_path):
         assert b"\x1b" not in done.stderr
 
 
+def test_one_that_cannot_be_shown_hides_no_other(daramjwee, folder, process):
+    """It is named on standard error, and the status is that of its error; in JSON there is no mistaking either."""
+    liar = folder / "dashboard-1-0123456789ab.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(liar))
+        listener.listen()
+        over = threading.Event()
+
+        def answer():
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    if over.is_set():
+                        return
+                    with contextlib.suppress(OSError):  # whoever only looks whether we live has gone
+                        connection.sendall(b"nonsense")
+                        connection.shutdown(socket.SHUT_WR)
+                        connection.recv(4096)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        done = daramjwee("stats", folder)
+        chosen = daramjwee("stats", folder, "--pid", process.pid, "--json")
+        over.set()
+        with socket.socket(socket.AF_UNIX) as last:
+            last.connect(str(liar))
+        thread.join()
+    assert done.returncode == 5
+    assert done.stdout.startswith(f"process {process.pid},".encode())
+    assert f"{liar} is no dashboard".encode() in done.stderr
+    assert json.loads(chosen.stdout)["pid"] == process.pid
+
+
 def lines_of(process, count):
     return [json.loads(process.stdout.readline()) for _ in range(count)]
 

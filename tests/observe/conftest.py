@@ -35,7 +35,8 @@ class Process:
 
     def __init__(self, folder, more=""):
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PROGRAM.format(more=more), str(folder)],
+            # A fork beside threads is what some of them are for.
+            [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", PROGRAM.format(more=more), folder],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(SOURCE)},
         )  # fmt: skip
         self.pid = self.process.pid

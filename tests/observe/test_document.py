@@ -10,12 +10,24 @@ import msgspec
 import pytest
 
 from daramjwee.buffers.insight.finding import Finding, Severity
+from daramjwee.buffers.insight.trend import Trend
 from daramjwee.buffers.latency import LatencyHistogram
 from daramjwee.buffers.stats import BufferPoolStats, OperationStats
 from daramjwee.buffers.strategy import SizeClass, Strategy
 from daramjwee.errors import FetchError
 from daramjwee.observe import decode
-from daramjwee.observe.document import Document, Rates, Sample, finding_rows, operation_rows, rates_between, schema
+from daramjwee.observe.document import (
+    MOST_POINTS,
+    Document,
+    Point,
+    Rates,
+    Sample,
+    finding_rows,
+    operation_rows,
+    rates_between,
+    schema,
+    trend_section,
+)
 
 FIELDS = Path(__file__).with_name("document_fields.txt")
 CELL = OperationStats(
@@ -111,6 +123,19 @@ def test_a_finding_of_both_sources_is_told_once():
     assert rows[1].figures == {"share": 0.9, "none": None}
     assert (rows[1].current, rows[1].proposed, rows[1].gain) == (4096, 65536, "half the time")
     msgspec.json.decode(msgspec.json.encode(rows[1]), type=type(rows[1]))
+
+
+def test_a_trend_is_told_by_the_age_of_its_points():
+    """The last half hour of them; what is no finite number is none."""
+    trend = Trend(interval=10.0)
+    for step in range(300):
+        trend.add(float(step), 1000.0 + 10 * step)
+    told = trend_section("waits", trend, 1000.0 + 10 * 300)
+    assert (told.metric, told.interval, len(told.points)) == ("waits", 10.0, MOST_POINTS)
+    assert told.slope == pytest.approx(0.1)
+    assert told.points[-1] == Point(at=-10.0, count=1, mean=299.0, low=299.0, high=299.0)
+    assert told.points[0].at == -10.0 * MOST_POINTS
+    assert trend_section("waits", Trend(), 0.0).points == ()
 
 
 def test_a_reader_leaves_alone_what_a_later_release_adds():

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import io
+import itertools
 import json
 import logging
 import os
@@ -16,10 +17,22 @@ import stat
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 
-from daramjwee import AdaptiveBufferPool, BufferPool, Cache, Closed, FetchResult, FileStore, MemoryStore, StoreError
+from daramjwee import (
+    AdaptiveBufferPool,
+    BufferPool,
+    Cache,
+    Closed,
+    FetchResult,
+    FileStore,
+    LimitExceeded,
+    MemoryStore,
+    StoreError,
+)
+from daramjwee.buffers.pressure import PressureLevel
 from daramjwee.errors import ConfigError, FetchError
 from daramjwee.observe import NoDashboard, ask, decode, find, offer, offer_dashboard, serve
 from daramjwee.observe.place import Folder, lives
@@ -96,6 +109,51 @@ def test_rates_are_of_the_last_interval_that_is_long_enough(place):
         rates = look(dashboard).pools[0].rates
         assert (rates.seconds, rates.operations) == (pytest.approx(2.0), pytest.approx(4.0))
         assert rates.bytes == pytest.approx(600_000)
+
+
+def test_pressure_and_its_alert_are_told_with_their_time(place):
+    """The level, for how long it has been seen, what was read, and the alert that holds; then that it is over."""
+    clock = ManualClock()
+    with AdaptiveBufferPool(clock=clock) as pool, offer_dashboard(pool, place, clock=clock) as dashboard:
+        pool.relieve(PressureLevel.HIGH)
+        pool.maintain()
+        told = look(dashboard).pools[0]
+        assert told.pressure.level == "HIGH"
+        assert {reading.source for reading in told.pressure.readings} >= {"ledger"}
+        (alert,) = told.alerts.active
+        assert (alert.metric, alert.state, alert.severity, alert.value, alert.at) == (
+            "pressure", "raised", "warning", 2.0, clock.now(),
+        )  # fmt: skip
+        assert "from NORMAL to HIGH" in alert.message
+        clock.advance(90)
+        assert look(dashboard).pools[0].pressure.seen_seconds == 90.0
+        pool.relieve(PressureLevel.NORMAL)
+        pool.maintain()
+        told = look(dashboard).pools[0]
+        assert (told.pressure.level, told.pressure.seen_seconds) == ("NORMAL", 0.0)
+        assert told.alerts.active == ()
+        assert [alert.state for alert in told.alerts.recent] == ["raised", "cleared"]
+
+
+def test_trends_go_on_from_the_offer(place):
+    """A point for each look; none of a program that has too many trends of its own."""
+    clock = ManualClock()
+    with AdaptiveBufferPool(clock=clock) as pool:  # it holds no memory, so nobody else looks at it
+        with offer_dashboard(pool, place, clock=clock) as dashboard:
+            for _ in range(3):
+                clock.advance(10)
+                pool.monitor.look(pool.stats(), clock.monotonic())
+            trends = look(dashboard).pools[0].trends
+            assert [trend.metric for trend in trends] == list(offer.TRENDS)
+            assert [point.at for point in trends[0].points] == [-20.0, -10.0, 0.0]
+    with AdaptiveBufferPool(clock=clock) as pool:
+        try:
+            for keep in itertools.count(1):
+                pool.monitor.trend("waits", keep=keep)
+        except LimitExceeded:
+            pass
+        with offer_dashboard(pool, place, clock=clock) as dashboard:
+            assert look(dashboard).pools[0].trends == ()
 
 
 def test_a_cache_tells_its_tiers_and_fills(tmp_path):
@@ -369,7 +427,9 @@ def test_a_forked_child_neither_serves_nor_removes_its_parents_socket(tmp_path, 
 def test_a_child_that_just_ends_leaves_the_parent_serving(pool, dashboard):
     """By `os._exit`, as a worker of multiprocessing does, and with the interpreter's end."""
     for end in (os._exit, sys.exit):
-        pid = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is what is tested
+            pid = os.fork()
         if pid == 0:
             try:
                 offer._close_all()  # what the end of an interpreter calls
@@ -629,6 +689,26 @@ def test_whatever_is_at_the_other_end_asking_ends(place, monkeypatch, said, erro
             ask(path, timeout=0.2 if said is None else 50)
         done.set()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (errno.EACCES, ConfigError, "belongs to another user; ask as that user"),
+        (errno.ECONNREFUSED, NoDashboard, "any more"),
+        (errno.EIO, FetchError, "could not ask at .*: Input/output error"),
+    ],
+)
+def test_a_socket_that_cannot_be_connected_to_says_why(dashboard, monkeypatch, number, error, words):
+    """Whose it is, that it is dead, or what the system says."""
+    from daramjwee.observe import client
+
+    def refuse(*_args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(client, "connect", refuse)
+    with pytest.raises(error, match=words):
+        ask(dashboard.path)
 
 
 def test_asking_where_there_is_nothing_says_so(tmp_path, place):

@@ -147,7 +147,7 @@ def _trends_of(pool: PoolSection) -> Table:
         tuple(
             (
                 trend.metric, *(_figure(trend.metric, value) for value in _extremes(trend)),
-                format_duration(len(trend.points) * trend.interval),
+                _span(len(trend.points) * trend.interval),
             )
             for trend in pool.trends
             if any(point.high for point in trend.points)
@@ -162,6 +162,10 @@ def _extremes(trend: TrendSection) -> tuple[float | None, ...]:
     count = sum(point[0] for point in points)
     mean = sum(point[0] * point[1] for point in points) / count if count else None
     return min(point[2] for point in points), mean, max(point[3] for point in points), points[-1][1]
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f}s" if seconds < 120 else format_duration(seconds)
 
 
 def _figure(metric: str, value: float | None) -> str:
@@ -202,7 +206,8 @@ def _tiers_of(cache: CacheSection) -> Table:
 def _remarks_of(pool: PoolSection, now: float) -> Iterator[Remark]:
     for alert in pool.alerts.active:
         yield Remark(alert.severity, f"alert: {_alert_line(alert, now)}")
-    for alert in pool.alerts.recent[-MOST_PAST:]:
+    past = [alert for alert in pool.alerts.recent if alert not in pool.alerts.active]
+    for alert in past[-MOST_PAST:]:
         yield Remark("", f"{alert.state}: {_alert_line(alert, now)}")
     for finding in pool.findings:
         yield Remark(finding.severity, _finding_line(finding))

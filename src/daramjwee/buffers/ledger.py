@@ -205,7 +205,8 @@ class MemoryLedger:
                 freed += reclaimer(missing)
             except Exception:
                 # Somebody else's trouble must not fail this request: it is said, and the next one is asked.
-                logger.exception("%r failed to free %d bytes", reclaimer, missing)
+                fields = {"event": "pool.reclaim_failed", "bytes": missing}
+                logger.exception("%r failed to free %d bytes", reclaimer, missing, extra=fields)
         return freed
 
     # -- for those who wait for more than the ledger -------------------------------------------------------

@@ -90,7 +90,10 @@ class TeeSink:
             self.stopped = True
             return False
         self.live = False
-        logger.warning("tee drops its sink after %d bytes: %s: %s", self.taken, type(error).__name__, error)
+        fields = {"event": "pool.sink_dropped", "bytes": self.taken, "error": type(error).__name__}
+        logger.warning(
+            "tee drops its sink after %d bytes: %s: %s", self.taken, type(error).__name__, error, extra=fields
+        )
         return isinstance(error, Exception)
 
     def _rest_of(self, end: int) -> Write:

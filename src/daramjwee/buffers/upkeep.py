@@ -97,7 +97,7 @@ class Upkeep:
             threading.Thread(target=self._run, name=THREAD_NAME, daemon=True).start()
         except RuntimeError as error:
             # No more threads to be had, or the interpreter is ending. Whoever comes next tries again.
-            logger.debug("no thread for the upkeep of buffer pools: %s", error)
+            logger.debug("no thread for the upkeep of buffer pools: %s", error, extra={"event": "pool.no_upkeep"})
             for thing in self._things():
                 thing.kept = False
 
@@ -144,7 +144,8 @@ class Upkeep:
         try:
             seconds = thing.look_after()
         except BaseException:  # a callback may raise SystemExit too: it ends this look, not the thread
-            logger.exception("the upkeep of %s failed", type(thing).__name__)
+            fields = {"event": "pool.upkeep_failed", "kind": type(thing).__name__}
+            logger.exception("the upkeep of %s failed", type(thing).__name__, extra=fields)
             seconds = None
         with self._lock:
             if seconds is not None:

@@ -15,13 +15,14 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs clean
+.PHONY: help demo test lint format bench soak docs clean
 
 help:
 	@echo "make demo    run the main job on real input and check every figure"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    formatter, linter and strict types"
 	@echo "make bench   measure against the rivals; prints a table"
+	@echo "make soak    ten minutes of mixed load: memory level, counts exact, idle memory back"
 	@echo "make docs    check links, build the pages and the reference into build/docs"
 	@echo "make format  let the formatter and the linter mend what they can"
 	@echo "make clean   remove everything that make made"
@@ -44,6 +45,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(RUN) -m daramjwee.bench $(ARGS)
+
+soak: $(READY)
+	$(RUN) tools/soak.py $(ARGS)
 
 docs: $(READY)
 	$(RUN) tools/build_docs.py build/docs

@@ -128,7 +128,8 @@ def folder_private(case: Case) -> Iterator[Check]:
         yield Check("folder_private", State.PROBLEM, seen, "chmod o-w (or +t) the folder above, or name another")
     elif mode != PRIVATE:
         seen = f"its mode is {mode:04o}"
-        yield Check("folder_private", State.NOTE, seen, f"chmod 0700 {path}; the tier does so when it starts")
+        # No chmod is advised: it may be a folder like /tmp, which no tier would take.
+        yield Check("folder_private", State.NOTE, seen, "nothing has to be done: a tier makes it 0700 when it starts")
     else:
         yield Check("folder_private", State.OK, f"mode {mode:04o}, owned by user {status.st_uid}")
 

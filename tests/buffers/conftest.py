@@ -114,3 +114,19 @@ def explorer():
 def fake_root(tmp_path):
     """`fake_root(group=..., mounted=...)`: a `FakeRoot`, see there."""
     return partial(_beside("fake_root").FakeRoot, tmp_path)
+
+
+class _NoUpkeep:
+    alive = True
+
+    def keep(self, pool) -> None:
+        pool.kept = True
+
+    def leave(self, pool) -> None:
+        pool.kept = False
+
+
+@pytest.fixture
+def unkept(monkeypatch):
+    """Pools that no thread looks after: a test that looks itself would otherwise find somebody else looking."""
+    monkeypatch.setattr("daramjwee.buffers.pool.upkeep", _NoUpkeep())

@@ -14,6 +14,8 @@ from daramjwee.buffers.pressure import EFFECTS, MemoryPressure, PressureLevel, T
 from daramjwee.errors import Overloaded
 from daramjwee.testing import ManualClock
 
+pytestmark = pytest.mark.usefixtures("unkept")
+
 KIB, MIB = 1024, 1024 * 1024
 NORMAL, ELEVATED, HIGH, CRITICAL = PressureLevel
 LIMIT = 1000 * MIB

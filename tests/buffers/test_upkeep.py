@@ -9,8 +9,10 @@ import weakref
 
 import pytest
 
-from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig
+from daramjwee.buffers import AdaptiveBufferPool, AlertRule, BufferPool, BufferPoolConfig
 from daramjwee.buffers.upkeep import Upkeep, upkeep
+from daramjwee.errors import Overloaded
+from daramjwee.testing import ManualClock
 
 KIB = 1024
 SOON = BufferPoolConfig(max_idle_age=0.05, metrics_interval=0.05)
@@ -193,3 +195,28 @@ def test_a_forked_child_looks_after_what_it_uses_itself():
             finally:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_an_alert_that_nothing_clears_does_not_keep_the_thread_for_ever(unkept):
+    """A latency that was too long: nothing is timed any more, so nothing is known of it, and two looks are enough."""
+    clock = ManualClock()
+    with BufferPool(SOON.replace(enable_detailed_metrics=True), clock=clock) as pool:
+        pool.monitor.watch(AlertRule("average_latency_ns", 0))
+        pool.acquire(4 * KIB).release()
+        answers = []
+        while not answers or answers[-1] is not None:
+            clock.advance(1)
+            answers.append(pool.look_after())
+        assert pool.monitor.active and len(answers) <= 6
+
+
+def test_counters_of_what_went_wrong_clear_before_the_thread_ends(unkept):
+    clock = ManualClock()
+    with AdaptiveBufferPool(SOON.replace(max_pool_bytes="1MiB"), clock=clock) as pool:
+        with pool.acquire("1MiB"), pytest.raises(Overloaded):
+            pool.acquire("1MiB", timeout=0)
+        clock.advance(1)
+        assert pool.look_after() is not None and pool.monitor.active
+        while pool.look_after() is not None:
+            clock.advance(1)
+        assert not pool.monitor.active

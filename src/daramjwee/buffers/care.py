@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from daramjwee.model import Clock
 
 
+# An alert on what was counted clears at the next look at the latest; one on a latency may hold as long as nothing is timed.
+IDLE_LOOKS = 2
+
+
 class Cared(Protocol):
     """The pool."""
 
@@ -51,6 +55,7 @@ class Care:
         self._looking = threading.Lock()
         self._making = threading.Lock()
         self._aged_at = pool._clock.monotonic()
+        self._idle_looks = 0
 
     @property
     def sources(self) -> MemoryPressure:
@@ -106,6 +111,7 @@ class Care:
                 if level is not self._pool._pressure:
                     freed = self._be_under(level)
                 if self.monitor.due(now):
+                    self._idle_looks += 1
                     self.monitor.look(self._pool._snapshot(), now)
             finally:
                 self._looking.release()
@@ -124,8 +130,9 @@ class Care:
         else:
             self._look(now)
         chunks = pool._chunks
-        calm = pool._pressure is NORMAL and not self.monitor.active
-        if calm and not (chunks.mapped or chunks.private or chunks.lost):
+        if chunks.mapped or chunks.private or chunks.lost or pool._pressure is not NORMAL:
+            self._idle_looks = 0
+        elif self._idle_looks >= IDLE_LOOKS or not self.monitor.active:
             return None
         return min(interval, self.sources.interval)
 

@@ -281,6 +281,7 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             **changes,
+            seconds=self.seconds - base.seconds,
             operations=tuple(
                 cell.since(before[key]) if (key := _cell_key(cell)) in before else cell for cell in self.operations
             ),

@@ -589,19 +589,6 @@ def test_the_page_has_every_event_with_its_fields(monitor, look, caplog):
     }
 
 
-def test_every_event_in_the_source_is_on_the_page():
-    """A program that filters by `event` finds all of them there."""
-    source = Path(sys.modules["daramjwee"].__file__).parent
-    events = {
-        event
-        for path in source.rglob("*.py")
-        for event in re.findall(r'"event": "([\w.]+)"', path.read_text(encoding="utf-8"))
-    }
-    assert {"pool.alert", "pool.alert_callback_failed"} <= events
-    missing = [event for event in sorted(events) if f"| `{event}` |" not in section("Logs")]
-    assert not missing
-
-
 def test_a_real_pool_raises_what_happened_to_it(clock):
     """A request that waits in vain is told at the next look, by whoever looks: `maintain` or the thread for all pools."""
     heard = queue.SimpleQueue()

@@ -171,6 +171,26 @@ def test_a_check_that_breaks_is_told_as_a_problem_and_the_others_answer(world):
     assert checks["python"].state is OK
 
 
+def test_what_the_system_forbids_to_look_at_is_not_known(world, tier):
+    """That is no fault of the machine, nor of the check."""
+    checks = {
+        check.name: check for check in examine(world(folder=str(tier), files=Altered(statvfs=refusing(errno.EACCES))))
+    }
+    for name in ("folder_space", "folder_inodes"):
+        assert checks[name].state is NOTE
+        assert "not known" in checks[name].seen and "Permission denied" in checks[name].seen
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "garbage", "Max open files", "0 0 0 0", "\x00\xff", ": : :", "1 2 - 3\n - \n", "9" * 40]
+)
+def test_garbage_in_any_file_of_the_system_breaks_no_check(world, tmp_path, text):
+    """All files at once say something that cannot be."""
+    checks = examine(world(dict.fromkeys(HEALTHY, text), folder=str(tmp_path)))
+    assert {check.name for check in checks} == set(CHECKS)
+    assert [check for check in checks if "could not be looked at" in check.seen] == []
+
+
 def test_the_table_of_the_docs_is_the_table_of_the_code():
     """docs/monitoring.md has each check once, in order, with the first line of what the code says of it."""
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8").partition("## The doctor")[2]

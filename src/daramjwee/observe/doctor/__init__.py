@@ -66,6 +66,9 @@ def examine(case: Case) -> tuple[Check, ...]:
 def _asked(name: str, look: Callable[[Case], Iterable[Check]], case: Case) -> tuple[Check, ...]:
     try:
         return tuple(look(case))
+    except OSError as error:
+        remedy = "run it as the user who runs the cache, who may be allowed to look"
+        return (Check(name, State.NOTE, f"not known: {error}", remedy),)
     except Exception as error:
         # One check that breaks must not silence the others; it is told as a problem.
         logger.debug("the check %s failed", name, exc_info=True)

@@ -131,7 +131,7 @@ def soft_limit(case: Case, row: str) -> int | None:
     """A soft limit of /proc/self/limits; None where there is none, or the file cannot be read."""
     for line in (case.read("proc/self/limits") or "").splitlines():
         if line.startswith(row):
-            soft = line[len(row) :].split()[0]
+            soft = (line[len(row) :].split() or [""])[0]
             return int(soft) if soft.isdigit() else None
     return None
 

@@ -1,0 +1,167 @@
+"""Health: what is wrong with a pool, judged by its statistics. Which setting to change is advice, not health.
+
+Pure: a snapshot and what else is known in, findings out; the worst first.
+Design: docs/monitoring.md
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daramjwee.buffers.insight.finding import Finding, Severity
+from daramjwee.buffers.pressure_kernel import CRITICAL, ELEVATED, HIGH, NORMAL
+from daramjwee.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from daramjwee.buffers.config import BufferPoolConfig
+    from daramjwee.buffers.insight.alerts import Alert
+    from daramjwee.buffers.stats import BufferPoolStats
+
+# Places of lost leases that a finding names; the others are counted.
+MOST_PLACES = 5
+# From here on the next requests are likely to wait. (The share at which the ledger asks for ELEVATED.)
+FULL_SHARE = 0.95
+
+_INFO, _WARNING, _CRITICAL = Severity.INFO, Severity.WARNING, Severity.CRITICAL
+_ORDER = (_CRITICAL, _WARNING, _INFO)
+_PRESSURE = {ELEVATED: _INFO, HIGH: _WARNING, CRITICAL: _CRITICAL}
+
+
+def health(
+    stats: BufferPoolStats,
+    config: BufferPoolConfig,
+    *,
+    closed: bool = False,
+    places: Sequence[tuple[str, int]] = (),
+    active_alerts: Iterable[Alert] = (),
+    pressure_reason: str = "",
+) -> tuple[Finding, ...]:
+    """What is wrong, the worst first; empty when all is well. Pure.
+
+    `places`: where lost leases were taken, and how many at each. `active_alerts`: those that hold. `pressure_reason`: the
+    reading that asked for the level.
+    """
+    found = [
+        *_of_work(stats),
+        *_of_leases(stats, places, closed=closed),
+        *_of_memory(stats, config, pressure_reason),
+        *_of_alerts(active_alerts),
+    ]
+    return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))
+
+
+def _finding(code: str, severity: Severity, seen: str, remedy: str, **figures: float) -> Finding:
+    return Finding(code=code, severity=severity, seen=seen, remedy=remedy, figures=figures)
+
+
+def _of_work(stats: BufferPoolStats) -> Iterator[Finding]:
+    """Operations that failed, or went another way."""
+    gate = stats.gate
+    if stats.overloads:
+        yield _finding(
+            "overloads", _CRITICAL, f"{stats.overloads:,} requests waited in vain for memory (Overloaded)",
+            "see who holds memory (active_buffers), and advise()", overloads=stats.overloads,
+        )  # fmt: skip
+    if gate.refused:
+        yield _finding(
+            "gate_full", _CRITICAL, f"{gate.refused:,} large operations were sent away: the line was full",
+            "start fewer at once, or retry after the error's retry_after; see advise()", refused=gate.refused,
+        )  # fmt: skip
+    if gate.timed_out:
+        yield _finding(
+            "gate_timeouts", _CRITICAL, f"{gate.timed_out:,} large operations waited in vain for a place",
+            "see what the operations under way wait for, and advise()", timed_out=gate.timed_out,
+        )  # fmt: skip
+    if gate.lost:
+        yield _finding(
+            "gate_lost", _WARNING, f"{gate.lost:,} places in the gate were never given back by who took them",
+            "release each slot and lease, best with `with`", lost=gate.lost,
+        )  # fmt: skip
+    if stats.fallbacks:
+        yield _finding(
+            "fallbacks", _INFO, f"{stats.fallbacks:,} of {stats.copies:,} copies could not go the configured way",
+            'the log says why once for each reason: "fallback of a copy"', fallbacks=stats.fallbacks,
+            copies=stats.copies,
+        )  # fmt: skip
+
+
+def _of_leases(stats: BufferPoolStats, places: Sequence[tuple[str, int]], *, closed: bool) -> Iterator[Finding]:
+    if stats.lost_leases:
+        ranked = sorted(places, key=lambda place: -place[1])
+        named = ", ".join(f"{count:,} at {place}" for place, count in ranked[:MOST_PLACES])
+        more = f", and {len(ranked) - MOST_PLACES} more places" if len(ranked) > MOST_PLACES else ""
+        where = f" ({named}{more})" if named else ""
+        yield _finding(
+            "lost_leases", _WARNING, f"{stats.lost_leases:,} leases were lost without release{where}",
+            "release each lease, best with `with`" + ("" if named else "; leak_detection full names the places"),
+            lost_leases=stats.lost_leases,
+        )  # fmt: skip
+    if stats.quarantined:
+        yield _finding(
+            "quarantined", _WARNING,
+            f"{stats.quarantined:,} buffers were given back while a view of them lives, and cannot be reused",
+            "keep no slice of a lease's view beyond its release; copy with bytes()", quarantined=stats.quarantined,
+        )  # fmt: skip
+    if closed and stats.active_buffers:
+        yield _finding(
+            "closed_with_leases", _WARNING,
+            f"the pool is closed, and {stats.active_buffers:,} leases are still out", "release them: their memory "
+            "goes back to the system then", active_buffers=stats.active_buffers,
+        )  # fmt: skip
+
+
+def _of_memory(stats: BufferPoolStats, config: BufferPoolConfig, reason: str) -> Iterator[Finding]:
+    held, limit = stats.ledger_held, stats.ledger_limit
+    in_use = held - stats.idle_bytes
+    if stats.pressure is not NORMAL:
+        why = f": {reason}" if reason else ""
+        yield _finding(
+            "pressure", _PRESSURE[stats.pressure], f"memory pressure is {stats.pressure.name}{why}",
+            "give this process or its container more memory, or lower the memory limits",
+            pressure=int(stats.pressure),
+        )  # fmt: skip
+    if stats.refusals:
+        yield _finding(
+            "refusals", _WARNING, f"the system refused memory {stats.refusals:,} times",
+            "raise the limits of the process or container (daramjwee doctor names them)", refusals=stats.refusals,
+        )  # fmt: skip
+    if stats.reserve_uses:
+        yield _finding(
+            "reserve_used", _WARNING, f"{stats.reserve_uses:,} copies had to go through the emergency chunk",
+            "free memory: they are slow, one at a time", reserve_uses=stats.reserve_uses,
+        )  # fmt: skip
+    if stats.waiting:
+        yield _finding(
+            "waiting", _WARNING, f"{stats.waiting:,} requests stand in line for memory",
+            "see who holds it (active_buffers)", waiting=stats.waiting,
+        )  # fmt: skip
+    # What is idle is given up for whoever needs it, so it does not fill anything.
+    if limit and in_use >= FULL_SHARE * limit:
+        yield _finding(
+            "ledger_full", _WARNING, f"{format_size(in_use)} of {format_size(limit)} are in use",
+            "release leases earlier, or raise the limit", in_use=in_use, limit=limit,
+        )  # fmt: skip
+    if not config.enabled:
+        yield _finding(
+            "disabled", _INFO, "the pool is disabled: each request maps its own memory",
+            "set enabled to true, unless that is meant",
+        )  # fmt: skip
+
+
+def _of_alerts(alerts: Iterable[Alert]) -> Iterator[Finding]:
+    # What these tell, the figures above tell already.
+    for alert in alerts:
+        if alert.metric in TOLD_ABOVE:
+            continue
+        yield _finding("alert", alert.severity, f"alert: {alert.message}", "see the rule that raised it",
+                       value=alert.value, threshold=alert.threshold)  # fmt: skip
+
+
+TOLD_ABOVE = frozenset(
+    {
+        "overloads", "gate_refused", "gate_timed_out", "gate_lost", "lost_leases", "quarantined", "refusals",
+        "reserve_uses", "fallbacks", "pressure",
+    }
+)  # fmt: skip

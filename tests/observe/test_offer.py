@@ -669,11 +669,12 @@ def test_whatever_is_at_the_other_end_asking_ends(place, monkeypatch, said, erro
     done = threading.Event()
 
     def answer(listener):
-        connection, _ = listener.accept()
-        with connection:
-            if said is None:
-                done.wait(50)
-            else:
+        for _ in range(client.TRIES if said == b"" else 1):
+            connection, _ = listener.accept()
+            with connection:
+                if said is None:
+                    done.wait(50)
+                    return
                 connection.recv(4096)
                 try:
                     connection.sendall(said)
@@ -689,6 +690,24 @@ def test_whatever_is_at_the_other_end_asking_ends(place, monkeypatch, said, erro
             ask(path, timeout=0.2 if said is None else 50)
         done.set()
         thread.join()
+
+
+def test_who_is_sent_away_without_a_word_asks_again(dashboard, monkeypatch):
+    """Too many were there, or it was closed at that moment."""
+    from daramjwee.observe import client
+
+    real = client._exchange
+    turns = []
+
+    def dropped(path, deadline):
+        turns.append(path)
+        if len(turns) == 1:
+            raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+        return bytearray() if len(turns) == 2 else real(path, deadline)
+
+    monkeypatch.setattr(client, "_exchange", dropped)
+    assert look(dashboard).pid == os.getpid()
+    assert len(turns) == 3
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from time import monotonic
 
 import msgspec
@@ -24,6 +25,7 @@ ASK_SECONDS = 5.0
 MOST_BYTES = 16 * 1024 * 1024
 READ_BYTES = 64 * 1024
 OK, GONE = 200, 410
+TRIES = 3
 
 
 class NoDashboard(DaramjweeError):
@@ -60,7 +62,7 @@ def ask(path: str | os.PathLike[str], *, timeout: float = ASK_SECONDS) -> bytes:
     """
     whole = os.path.abspath(os.fspath(path))
     try:
-        status, body = body_of(_exchange(whole, monotonic() + timeout))
+        status, body = body_of(_received(whole, monotonic() + timeout))
     except ValueError as error:
         raise FetchError(f"{whole} is no dashboard: {error}") from None
     except TimeoutError:
@@ -69,7 +71,7 @@ def ask(path: str | os.PathLike[str], *, timeout: float = ASK_SECONDS) -> bytes:
         mend = "belongs to another user; ask as that user"
         raise ConfigError([Problem("path", whole, mend)], subject="dashboard") from None
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE):
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
             raise NoDashboard(f"no process offers its dashboard at {whole} any more") from error
         raise FetchError(f"could not ask at {whole}: {error.strerror or error}") from error
     if status == GONE:
@@ -88,6 +90,18 @@ def decode(document: bytes) -> Document:
         return msgspec.json.decode(document, type=Document)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FetchError(f"what was sent is no dashboard document: {error}") from None
+
+
+def _received(path: str, deadline: float) -> bytearray:
+    """What is answered. Who is sent away without a word asks again: there were too many, or the dashboard was closed just
+    now, which the next try shows."""
+    received = bytearray()
+    for _ in range(TRIES):
+        with suppress(ConnectionResetError, BrokenPipeError):
+            received = _exchange(path, deadline)
+        if received:
+            break
+    return received
 
 
 def _exchange(path: str, deadline: float) -> bytearray:

@@ -32,6 +32,8 @@ from daramjwee import (
     MemoryStore,
     StoreError,
 )
+from daramjwee.buffers.insight.finding import Finding, Severity
+from daramjwee.buffers.insight.health import health
 from daramjwee.buffers.pressure import PressureLevel
 from daramjwee.errors import ConfigError, FetchError
 from daramjwee.observe import NoDashboard, ask, decode, find, offer, offer_dashboard, serve
@@ -133,6 +135,25 @@ def test_pressure_and_its_alert_are_told_with_their_time(place):
         assert (told.pressure.level, told.pressure.seen_seconds) == ("NORMAL", 0.0)
         assert told.alerts.active == ()
         assert [alert.state for alert in told.alerts.recent] == ["raised", "cleared"]
+
+
+def test_findings_of_health_and_advice_are_told(place, monkeypatch):
+    """What was seen, and which field to change from which value to which."""
+    with AdaptiveBufferPool() as pool, offer_dashboard(pool, place) as dashboard:
+        pool.relieve(PressureLevel.HIGH)
+        told = look(dashboard).pools[0].findings
+        wanted = [finding.code for finding in health(pool.stats(), pool.config)]
+        assert [row.code for row in told if row.source == "health"] == wanted
+        assert wanted
+        assert all(row.seen and row.remedy and row.severity in {"info", "warning", "critical"} for row in told)
+        advice = Finding(
+            code="x", severity=Severity.INFO, seen="s", remedy="r", field="chunk_size", current=None, proposed=65536
+        )
+        monkeypatch.setattr(offer, "advise", lambda stats, config: (advice,) if config is pool.config else ())
+        last = look(dashboard).pools[0].findings[-1]
+        assert (last.source, last.field, last.current, last.proposed, last.direction) == (
+            "advice", "chunk_size", None, 65536, "set",
+        )  # fmt: skip
 
 
 def test_trends_go_on_from_the_offer(place):

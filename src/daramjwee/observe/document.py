@@ -286,12 +286,10 @@ def trend_section(metric: str, trend: Trend, now: float) -> TrendSection:
 
 
 def finding_rows(health: Iterable[Finding], advice: Iterable[Finding]) -> tuple[FindingRow, ...]:
-    """Each finding once: what health says, then what only advice says."""
-    rows: dict[tuple[str, str | None], FindingRow] = {}
-    for source, findings in (("health", health), ("advice", advice)):
-        for finding in findings:
-            rows.setdefault((finding.code, finding.field), _finding_row(source, finding))
-    return tuple(rows.values())
+    """What health says, then what only advice says."""
+    rows = [_finding_row("health", finding) for finding in health]
+    said = {(row.code, row.field) for row in rows}
+    return (*rows, *(_finding_row("advice", f) for f in advice if (f.code, f.field) not in said))
 
 
 def _finding_row(source: str, finding: Finding) -> FindingRow:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from daramjwee.buffers.adaptive import AdaptiveBufferPool
+from daramjwee.buffers.insight.advice import advise
+from daramjwee.buffers.insight.health import health
 from daramjwee.errors import ConfigError, LimitExceeded, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.observe.document import (
@@ -299,7 +301,9 @@ class Dashboard:
                 recent=tuple(map(alert_row, monitor.alerts)),
             ),
             trends=tuple(trend_section(metric, trend, now) for metric, trend in self._trends.items()),
-            findings=finding_rows((), ()),
+            findings=finding_rows(
+                health(stats, config, closed=pool.closed, pressure_reason=pressure.reason), advise(stats, config)
+            ),
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overlo
 
 import msgspec
 
+from daramjwee import observe
 from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger
 from daramjwee.engine.arguments import (
     check_arguments,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from daramjwee.engine.tiers import Tier
-    from daramjwee.observe.offer import Dashboard
     from daramjwee.stores.memory import HotEntry
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Cache:
         self._hot: Callable[[str], HotEntry | None] = getattr(tiers[0], "hot", None) or _nothing_hot
         self._monotonic = clock.monotonic
         self._counters = self._engine.counters
-        self._dashboards: weakref.WeakSet[Dashboard] = weakref.WeakSet()  # a closed one may go
+        self._dashboards: weakref.WeakSet[observe.Dashboard] = weakref.WeakSet()  # a closed one may go
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -290,18 +290,16 @@ class Cache:
         """A frozen snapshot of what was counted and what is held."""
         return self._engine.stats()
 
-    def offer_dashboard(self, path: str | os.PathLike[str] | None = None) -> Dashboard:
+    def offer_dashboard(self, path: str | os.PathLike[str] | None = None) -> observe.Dashboard:
         """Offer what this cache and its pool tell of themselves on a private Unix socket, for `daramjwee stats`, until
         the dashboard or the cache is closed.
 
         `path`: a folder, or the path of the socket in one that others cannot write to; None: the folder of the first
         file tier. `ConfigError` when it cannot be there. See docs/monitoring.md.
         """
-        from daramjwee.observe.offer import offer_dashboard
-
         self._engine.check_open()
         place = _folder_of(self._engine.tiers) if path is None else path
-        dashboard = offer_dashboard(self.buffers, place, cache=self, clock=self._engine.clock)
+        dashboard = observe.offer_dashboard(self.buffers, place, cache=self, clock=self._engine.clock)
         self._dashboards.add(dashboard)
         if self._engine.closed:  # meanwhile
             dashboard.close()

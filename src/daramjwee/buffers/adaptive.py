@@ -63,7 +63,7 @@ class GatedLease(Lease):
         try:
             if self._chunk is None:
                 return
-            self._slot.release()
+            self._slot.lose()
         except AttributeError:
             pass  # its making was interrupted: a place without a lease goes back by itself
         super().__del__()
@@ -114,6 +114,7 @@ class AdaptiveBufferPool(BufferPool):
             slot = self.gate.acquire(count, priority=priority, timeout=seconds)
             seconds = max(0.0, began + seconds - self._clock.monotonic())
         lease._slot = slot
+        slot._place.leased = True
         try:
             return self._fill(lease, count, seconds)
         except BaseException:
@@ -154,6 +155,7 @@ class AdaptiveBufferPool(BufferPool):
             slot = await self.gate.acquire_async(count, priority=priority, timeout=seconds)
             lease = GatedLease()
             lease._slot = slot
+            slot._place.leased = True
             seconds = max(0.0, began + seconds - self._clock.monotonic())
         try:
             chunk = self._chunks.at_once(count, rank)

@@ -122,6 +122,7 @@ class LargeOperationGate:
                 return self._acquire_slowly(need, priority, timeout)
             if 0 <= need <= token.need:
                 token.tally.entered += 1
+                token.leased = False
                 slot = _new_slot(Slot)
                 slot._place = token
                 return slot
@@ -162,6 +163,7 @@ class LargeOperationGate:
             self.free.append(token)
             return None
         token.tally.entered += 1
+        token.leased = False
         slot = _new_slot(Slot)
         slot._place = token
         return slot

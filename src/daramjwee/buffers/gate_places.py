@@ -40,9 +40,13 @@ class AlwaysAlert:
 
 
 class Place(Ticket):
-    """A place in the gate, with its way back. Nobody but its slot refers to it while it is taken."""
+    """A place in the gate, with its way back. Nobody but its slot refers to it while it is taken.
 
-    __slots__ = ("back", "epoch", "gate", "home")
+    `leased`: its loss is told by the lease whose place it is. `gone`: it was lost, and is on its way back; it is not
+    handed out again, as Python finalizes an object once.
+    """
+
+    __slots__ = ("back", "epoch", "gate", "gone", "home", "leased")
 
     def __init__(
         self,
@@ -57,20 +61,18 @@ class Place(Ticket):
         self.epoch = gate.epoch
         self.back = back
         self.home = home
+        self.leased = self.gone = False
 
     def __del__(self) -> None:
         # A taken place that nobody refers to: its slot was lost, or an interrupt came before there was one. (A free
         # token ends together with its gate.) No call before it is in the list: an interrupt would come after it.
         try:
-            if self.state is not GRANTED or self in self.back or self.epoch != self.gate.epoch:
+            if self.gone or self.state is not GRANTED or self in self.back or self.epoch != self.gate.epoch:
                 return
         except AttributeError:
             return  # an interrupt came while it was made
-        gate = self.gate
-        gate.lost.append(self)
-        if self.home.alert:
-            gate.attend()
-        if not sys.is_finalizing():
+        self.lose()
+        if not self.leased and not sys.is_finalizing():
             warnings.warn(
                 "a slot of a LargeOperationGate was lost without release; its place was taken back: release it, best "
                 "with `with`",
@@ -78,6 +80,16 @@ class Place(Ticket):
                 stacklevel=2,
                 source=self,
             )
+
+    def lose(self) -> None:
+        """Give it back from a finalizer, once: those of a cycle run in any order, its own before or after its lease's."""
+        if self.gone or self.epoch != self.gate.epoch:
+            return
+        self.gone = True
+        gate = self.gate
+        gate.lost.append(self)
+        if self.home.alert:
+            gate.attend()
 
 
 class Token(Place):
@@ -189,12 +201,23 @@ class Slot:
             del self._place
         except AttributeError:
             return
+        if place.gone:
+            return  # it was found lost, together with who releases it now
         try:
             place.back.append(place)
         finally:
             # After the place is back, or a waiter that looked in between would not be told; an interrupt or not.
             if place.home.alert:
                 place.home.attend()
+
+    def lose(self) -> None:
+        """Give the place back from the finalizer of who had the slot, and tells of it."""
+        try:
+            place = self._place
+            del self._place
+        except AttributeError:
+            return
+        place.lose()
 
     @property
     def released(self) -> bool:

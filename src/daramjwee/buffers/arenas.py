@@ -79,12 +79,13 @@ class Chunk:
         """How often it was leased."""
         return sum(self.gets) + self.misses
 
-    def place_text(self) -> str:
-        """Where the lease at hand was acquired, in brackets; empty where that was not recorded."""
+    @property
+    def place_at(self) -> str:
+        """Where the lease at hand was acquired, as file:line; empty where that was not recorded."""
         place = self.place
         if place is None or place[0] != self.uses:
             return ""
-        return f" (acquired at {place[1]}:{place[2]})"
+        return f"{place[1]}:{place[2]}"
 
     def fit(self, size: int) -> None:
         """Have `buffer` cover exactly `size` bytes: a view of the whole buffer is made in two thirds of the time of a

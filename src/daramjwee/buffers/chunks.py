@@ -387,6 +387,13 @@ class Chunks(Holdings):
         self._finish(wake)
         return counts
 
+    def lost_places(self) -> tuple[tuple[str, int], ...]:
+        """Where lost leases were acquired, as file:line, and how often; the most frequent first."""
+        with self._lock:
+            places = tuple(self._places.items())
+        self._settle()
+        return tuple(sorted(places, key=lambda row: -row[1]))
+
     def __del__(self) -> None:
         # Nobody has a lease any more: a lease keeps its pool's memory alive. No lock may be waited for here.
         held = getattr(self, "mapped", 0) + getattr(self, "private", 0)

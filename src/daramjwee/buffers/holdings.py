@@ -42,6 +42,12 @@ def _count_in_list() -> int:
 STRAY = _count_in_list()
 
 
+# Places of lost leases that are told apart, and what stands for those beyond, and for those that were not recorded.
+MOST_PLACES = 32
+OTHER_PLACES = "other places"
+UNKNOWN_PLACE = "not recorded"
+
+
 class Counts(NamedTuple):
     """What a pool has counted since it was made, and what it holds. `pooled`, `direct`: leases by size class, those in
     copies last, in pooled memory and in memory mapped for one lease."""
@@ -105,6 +111,7 @@ class Holdings:
         self.private = 0
         self.peak = 0
         self.leases_lost = 0
+        self._places: dict[str, int] = {}
         self.maps = self.mapped_in_all = self.refusals = 0
         # Leases that were not served from a free chunk, by rank: in a chunk, and in memory mapped for them.
         self._missed = [0] * RANKS
@@ -249,8 +256,16 @@ class Holdings:
         """Free the suspects of which no view is left."""
         suspects = self.suspects
         while self.lost:
-            suspects.append(self.lost.popleft())
+            chunk = self.lost[0]
+            place = chunk.place_at or UNKNOWN_PLACE
+            if place not in self._places and len(self._places) >= MOST_PLACES:
+                place = OTHER_PLACES
+            count = self._places.get(place, 0) + 1
+            # No call until it is in the other place: after an interrupt it is counted once, and never twice.
+            del self.lost[0]
+            suspects += (chunk,)
             self.leases_lost += 1
+            self._places[place] = count
         for _ in range(len(suspects)):
             chunk = suspects.popleft()
             # Fewer after an interrupt of `Chunk.fit`.

@@ -1,8 +1,8 @@
 """Advice: which setting of a pool to change, judged by what the pool has done.
 
 Pure: a snapshot and a configuration in, findings out.
-Invariant: each field is named once at most. What is proposed differs from the current value, and is legal alone, or
-together with the other findings of the same code; all findings together are legal.
+Invariant: each field is named once at most. What is proposed differs from the current value, and is legal: together with
+the other findings of its code, and with all others.
 Design: docs/monitoring.md
 """
 
@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from daramjwee.buffers.config import LeakDetection
+from daramjwee.buffers.config import LARGEST_SIZE, LeakDetection
 from daramjwee.buffers.insight.finding import Finding, Severity
 from daramjwee.buffers.pressure_kernel import ELEVATED, HIGH, NORMAL
-from daramjwee.buffers.strategy import ADAPTIVE, CHUNKED, LARGE_CHUNK_BYTES, MEDIUM_FROM
-from daramjwee.errors import ConfigError
+from daramjwee.buffers.strategy import ADAPTIVE, CHUNKED, DIRECT, LARGE_CHUNK_BYTES, MEDIUM_FROM
 from daramjwee.units import KIB, MIB, format_duration, format_size
 
 if TYPE_CHECKING:
@@ -34,19 +33,18 @@ SLOW_CHUNK_BYTES = 64 * KIB
 BEST_CHUNK_BYTES = 256 * KIB
 # Idle memory below four huge pages is not worth a change.
 MUCH_IDLE_BYTES = 8 * MIB
-SHORT_IDLE_SECONDS, USUAL_IDLE_SECONDS = 10.0, 60.0
+USUAL_IDLE_SECONDS = 60.0
 # Mapped so many times over, memory was given back while it was needed.
 OFTEN_MAPPED = 8
-# So many buffers of the largest size should fit at once; larger ones than this gain little by being pooled.
+# So many buffers of the largest size should fit at once; larger ones than this would ask for a pool above 128 MiB.
 LARGEST_AT_ONCE = 8
 LARGEST_POOLED_BYTES = 16 * MIB
 SHORT_TIMEOUT_SECONDS, USUAL_TIMEOUT_SECONDS = 1.0, 30.0
-# A wait in the gate that a caller feels: a large copy takes less than a tenth of it (make bench).
+# A wait in the gate that a caller feels, on average: less is lost in what large operations take anyway.
 LONG_WAIT_SECONDS = 0.01
-# More places than this only crowd the processor's cache.
-MOST_OPERATIONS = 64
+# The defaults. A gate or a line as wide as usual that is full is overload: to wait, or to be told so, is right.
+USUAL_OPERATIONS, USUAL_QUEUE = 16, 1024
 USUAL_THRESHOLD, USUAL_VERY_LARGE = 256 * KIB, MIB
-USUAL_QUEUE = 1024
 LEAST_BUFFER_BYTES = 4 * KIB
 
 
@@ -71,21 +69,16 @@ def advise(stats: BufferPoolStats, config: BufferPoolConfig) -> tuple[Finding, .
     """What to change in `config`, judged by what a pool with it has done; empty where there is no reason. Pure.
 
     Findings of one `code` belong together: apply all of them, or none. Nothing is advised without enough evidence.
+    Counters cover `stats.seconds`, but the pressure is that of the snapshot: to judge a certain time, call `reset_stats` at
+    its beginning, or take `later.since(earlier)`.
     """
     found: list[Finding] = []
-    advised = config
     named: set[str] = set()
     for rule in RULES if config.enabled else RULES_DISABLED:
         change = rule.judge(stats, config)
-        if change is None or not named.isdisjoint(change.values):
-            continue
-        try:
-            config.replace(**change.values)
-            advised = advised.replace(**change.values)
-        except ConfigError:
-            continue  # it contradicts an earlier rule, which matters more, or there is no legal step in that direction
-        named.update(change.values)
-        found += _findings(rule, change, config)
+        if change is not None and named.isdisjoint(change.values):
+            named.update(change.values)
+            found += _findings(rule, change, config)
     return tuple(found)
 
 
@@ -147,7 +140,23 @@ def _largest_of(config: BufferPoolConfig, size: int, at_once: int = 1) -> dict[s
 
 
 def _asked(stats: BufferPoolStats, above: int, most: int) -> float:
+    """How many of late asked for more than `above` bytes, and at most `most`."""
     return sum(share.weight for share in stats.sizes if above < share.size <= most)
+
+
+def _gate_lacks_bytes(stats: BufferPoolStats, config: BufferPoolConfig) -> bool:
+    """Whether large operations stand in line since their bytes do not fit the limit together, though there are places.
+    Those never reach the pool's own line."""
+    gate = stats.gate
+    if gate.waited < max(ENOUGH_TROUBLES, gate.entered / 4) or gate.wait_seconds < LONG_WAIT_SECONDS * gate.entered:
+        return False
+    large = [share.size for share in stats.sizes if share.size >= config.large_object_threshold]
+    return config.max_concurrent_large_ops * max([_chunk(config), *large]) > stats.ledger_limit > 0
+
+
+def _lacks_memory(stats: BufferPoolStats, config: BufferPoolConfig) -> bool:
+    """Whether requests wait for memory, in one line or the other."""
+    return _waits(stats) >= ENOUGH_TROUBLES or _gate_lacks_bytes(stats, config)
 
 
 # -- the rules -------------------------------------------------------------------------------------------
@@ -189,17 +198,25 @@ def _no_lease_is_lost(stats: BufferPoolStats, config: BufferPoolConfig) -> Chang
 
 
 def _timeout_short(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
-    # 0 is a decision: never wait. A call's own timeout is none of ours: then waits differ from the configured one.
-    timeout = config.acquire_timeout
-    late = stats.overloads if stats.waits and stats.wait_seconds / stats.waits >= timeout / 2 else 0
-    late += stats.gate.timed_out
-    if not 0 < timeout < SHORT_TIMEOUT_SECONDS or late < ENOUGH_TROUBLES or stats.pressure >= HIGH:
+    timeout, gate = config.acquire_timeout, stats.gate
+    # 0 is a decision: never wait.
+    if not 0 < timeout < SHORT_TIMEOUT_SECONDS or stats.pressure >= HIGH:
+        return None
+    late = 0
+    # A call's own timeout is none of ours. Whoever gave up by the configured one waited as long as that; and nobody waits
+    # much longer than that.
+    if 0.9 * timeout * stats.overloads <= stats.wait_seconds <= 4 * timeout * stats.waits:
+        late += stats.overloads
+    # What those waited who gave up at the gate is not counted: there, those who were served tell.
+    if gate.waited and timeout / 4 <= gate.wait_seconds / gate.waited <= 4 * timeout:
+        late += gate.timed_out
+    if late < ENOUGH_TROUBLES:
         return None
     return Change(
         {"acquire_timeout": USUAL_TIMEOUT_SECONDS},
         f"{late:,} requests gave up after {format_duration(timeout)}",
         "they are served a little later instead of failing",
-        {"overloads": stats.overloads, "timed_out": stats.gate.timed_out, "wait_seconds": stats.wait_seconds},
+        {"overloads": stats.overloads, "timed_out": gate.timed_out, "wait_seconds": stats.wait_seconds},
     )
 
 
@@ -209,8 +226,9 @@ def _chunk_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
     if chunk > SLOW_CHUNK_BYTES or chunked.count < ENOUGH or 2 * chunked.bytes < stats.copied_bytes:
         return None
     piece = stats.copied_bytes / max(1, stats.moved_chunks)
-    # Smaller pieces than that are what the sources give; and under pressure chunks are small on purpose.
-    if piece < chunk / 2 or chunked.bytes < 2 * chunk * chunked.count or stats.pressure is not NORMAL:
+    # Smaller pieces than that are what the sources give, larger ones what a call gave as its own chunk; and under
+    # pressure chunks are small on purpose.
+    if not chunk / 2 <= piece <= chunk or chunked.bytes < 2 * chunk * chunked.count or stats.pressure is not NORMAL:
         return None
     values: dict[str, object] = {} if config.chunk_size is None else {"chunk_size": None}
     if config.default_buffer_size <= SLOW_CHUNK_BYTES:
@@ -224,8 +242,9 @@ def _chunk_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
 
 
 def _chunk_large(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
-    # Larger chunks may suit a larger cache of the processor, so only where they also make others wait.
-    short = _waits(stats) >= ENOUGH_TROUBLES or stats.pressure >= HIGH
+    # Larger chunks may suit a larger cache of the processor, so only where they make others wait, or are used under
+    # pressure, as those that are given are.
+    short = _lacks_memory(stats, config) or (stats.pressure >= HIGH and config.chunk_size is not None)
     if not short or _chunk(config) <= LARGE_CHUNK_BYTES or stats.copies < ENOUGH:
         return None
     values: dict[str, object] = {} if config.chunk_size is None else {"chunk_size": None}
@@ -234,12 +253,13 @@ def _chunk_large(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
         if best == config.default_buffer_size:
             return None
         values["default_buffer_size"] = best
+    waited = _waits(stats) + stats.gate.waited
     return Change(
         values,
-        f"{stats.copies:,} copies use chunks of {format_size(_chunk(config))}, and {_waits(stats):,} requests waited "
-        f"for memory (pressure {stats.pressure.name})",
+        f"{stats.copies:,} copies use chunks of {format_size(_chunk(config))}, and {waited:,} requests waited "
+        f"(pressure {stats.pressure.name})",
         "less memory for each copy, at the same speed",
-        {"copies": stats.copies, "waits": _waits(stats), "peak_bytes": stats.peak_bytes},
+        {"copies": stats.copies, "waited": waited, "peak_bytes": stats.peak_bytes},
     )
 
 
@@ -266,6 +286,21 @@ def _strategy_falls_back(stats: BufferPoolStats, config: BufferPoolConfig) -> Ch
         f"{stats.fallbacks:,} of {stats.copies:,} copies could not be {config.large_object_strategy.value}",
         "each copy goes the way that serves its ends and size best",
         {"fallbacks": stats.fallbacks, "copies": stats.copies},
+    )
+
+
+def _direct_maps(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
+    # Copies that the kernel serves map nothing, so direct is right for them. A lease may be larger than is pooled.
+    private, direct = _private(stats), stats.of(strategy=DIRECT)
+    if config.large_object_strategy is not DIRECT or private < max(ENOUGH, stats.copies / 4):
+        return None
+    if 2 * direct.bytes < stats.copied_bytes or _asked(stats, config.max_buffer_size, LARGEST_SIZE):
+        return None
+    return Change(
+        {"large_object_strategy": ADAPTIVE},
+        f"{private:,} times memory was mapped for one use only, while {direct.count:,} operations were direct",
+        "what the kernel cannot copy goes through memory that is reused",
+        {"private_leases": private, "direct_operations": direct.count, "copies": stats.copies},
     )
 
 
@@ -352,15 +387,17 @@ def _queue_short(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
 def _gate_narrow(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     gate, operations = stats.gate, config.max_concurrent_large_ops
     long = gate.wait_seconds >= LONG_WAIT_SECONDS * gate.entered
-    if gate.entered < ENOUGH or 4 * gate.waited < gate.entered or not long or operations >= MOST_OPERATIONS:
+    if gate.entered < ENOUGH or 4 * gate.waited < gate.entered or not long or stats.pressure is not NORMAL:
         return None
     # With little memory left, the gate does its work.
-    if _waits(stats) or 2 * stats.peak_bytes > stats.ledger_limit or stats.pressure is not NORMAL:
+    if _lacks_memory(stats, config) or 2 * stats.peak_bytes > stats.ledger_limit:
         return None
-    if _threshold_low(stats, config) is not None:
+    # As many as fit, each with a chunk, into half of the memory.
+    wanted = min(USUAL_OPERATIONS, stats.ledger_limit // (2 * _chunk(config)))
+    if wanted <= operations or _threshold_low(stats, config) is not None:
         return None
     return Change(
-        {"max_concurrent_large_ops": min(MOST_OPERATIONS, max(2 * operations, 4))},
+        {"max_concurrent_large_ops": wanted},
         f"{gate.waited:,} of {gate.entered:,} large operations stood in line, {gate.wait_seconds:.1f} s together, while "
         f"at most {format_size(stats.peak_bytes)} of {format_size(stats.ledger_limit)} were in use",
         "shorter waits, where the ends of copies are slow; some more memory in use",
@@ -384,22 +421,28 @@ def _gate_wide(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | Non
 
 
 def _pool_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
+    limit = config.max_pool_bytes
     # Where others share the ledger, its limit is what is short, which is no field of ours. 0: a snapshot without one.
-    if stats.ledger_limit > config.max_pool_bytes or stats.pressure >= HIGH:
+    if stats.ledger_limit > limit or stats.pressure >= HIGH or 2 * limit > LARGEST_SIZE:
+        return None
+    # Where few leases come back, they are held for long, or lost sight of: then there is no size that is enough.
+    if stats.total_puts < ENOUGH or 4 * stats.active_buffers > stats.total_gets:
         return None
     waits = _waits(stats)
-    thrashes = _often_mapped(stats) and 10 * stats.peak_bytes >= 9 * config.max_pool_bytes
-    if waits < max(ENOUGH_TROUBLES, stats.total_gets / 100) and not thrashes:
+    thrashes = _often_mapped(stats) and 10 * stats.peak_bytes >= 9 * limit
+    often = waits >= max(ENOUGH_TROUBLES, stats.total_gets / 100) or _gate_lacks_bytes(stats, config)
+    if not (often or thrashes):
         return None
     # These are the cause, where they are found.
     if any(rule(stats, config) is not None for rule in (_chunk_large, _threshold_high, _timeout_short)):
         return None
+    waited = waits + stats.gate.waited
     return Change(
-        {"max_pool_bytes": 2 * config.max_pool_bytes},
-        f"{waits:,} requests waited for memory, {stats.overloads:,} in vain; {format_size(stats.mapped_bytes)} were "
+        {"max_pool_bytes": 2 * limit},
+        f"{waited:,} requests waited, {stats.overloads:,} in vain for memory; {format_size(stats.mapped_bytes)} were "
         f"mapped in {stats.maps:,} steps, {format_size(stats.peak_bytes)} at the peak",
         "memory is at hand instead of waited for, or mapped again",
-        {"waits": waits, "overloads": stats.overloads, "peak_bytes": stats.peak_bytes, "maps": stats.maps},
+        {"waited": waited, "overloads": stats.overloads, "peak_bytes": stats.peak_bytes, "maps": stats.maps},
     )
 
 
@@ -412,8 +455,10 @@ def _often_mapped(stats: BufferPoolStats) -> bool:
 
 def _pool_large(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     held = stats.arena_bytes + stats.private_bytes
-    half = config.max_pool_bytes // 2
-    if stats.pressure < HIGH or held <= half or held < MUCH_IDLE_BYTES or stats.total_gets < ENOUGH or _waits(stats):
+    half = max(config.max_pool_bytes // 2, config.max_buffer_size)
+    if stats.pressure < HIGH or held < MUCH_IDLE_BYTES or stats.total_gets < ENOUGH or _waits(stats):
+        return None
+    if not half < min(held, config.max_pool_bytes):
         return None
     return Change(
         {"max_pool_bytes": half},
@@ -441,20 +486,20 @@ def _idle_short(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | No
 def _idle_long(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     # From HIGH on nothing is kept anyway. A ledger that is nearly full asks for ELEVATED by itself.
     full = stats.ledger_held >= 0.95 * stats.ledger_limit
-    idle, age = stats.idle_bytes, config.max_idle_age
-    if stats.pressure is not ELEVATED or full or age <= SHORT_IDLE_SECONDS or stats.total_gets < ENOUGH:
+    idle = stats.idle_bytes
+    if stats.pressure is not ELEVATED or full or config.max_idle_age <= USUAL_IDLE_SECONDS or stats.total_gets < ENOUGH:
         return None
     if idle < max(MUCH_IDLE_BYTES, stats.arena_bytes / 2):
         return None
     return Change(
-        {"max_idle_age": max(SHORT_IDLE_SECONDS, age / 4)},
+        {"max_idle_age": USUAL_IDLE_SECONDS},
         f"pressure is {stats.pressure.name}, and {format_size(idle)} of {format_size(stats.arena_bytes)} are idle",
         "idle memory goes back to the system earlier",
         {"idle_bytes": idle, "arena_bytes": stats.arena_bytes},
     )
 
 
-# In order: of two that name the same field, or that cannot both be, the first one counts.
+# In order: of two that name the same field, the first one counts.
 RULES = (
     Rule("leases_are_lost", Severity.WARNING, _leases_are_lost),
     Rule("no_lease_is_lost", Severity.INFO, _no_lease_is_lost),
@@ -463,6 +508,7 @@ RULES = (
     Rule("chunk_large", Severity.WARNING, _chunk_large),
     Rule("chunk_small", Severity.WARNING, _chunk_small),
     Rule("strategy_falls_back", Severity.WARNING, _strategy_falls_back),
+    Rule("direct_maps", Severity.WARNING, _direct_maps),
     Rule("threshold_low", Severity.WARNING, _threshold_low),
     Rule("threshold_high", Severity.WARNING, _threshold_high),
     Rule("queue_short", Severity.WARNING, _queue_short),

@@ -27,7 +27,7 @@ LIMIT = 4 * MIB
 # A lease lost to an interrupt says so; an interrupt in a finalizer is said by Python. Both are meant here.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("untraced"),
+    pytest.mark.usefixtures("untraced", "unkept"),
 ]
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 THREAD_NAME = "daramjwee-upkeep"
+# A look takes less than a millisecond, unless a callback of the program's takes its time.
+FAREWELL_SECONDS = 1.0
 # As often as anything is looked at, however short the configured intervals.
 SHORTEST_SECONDS = 0.02
 
@@ -53,6 +55,9 @@ class Upkeep:
         self._looking = threading.Lock()  # while things are referred to, and so kept alive
         self._wake = threading.Lock()
         self._wake.acquire()
+        # Whose turn it is, in which thread, and a lock held as long.
+        self._at = self._ident = 0
+        self._busy = threading.Lock()
 
     def _after_fork_in_child(self) -> None:
         refs = list(self._refs.values())
@@ -75,13 +80,18 @@ class Upkeep:
         self._see_to_it()
 
     def leave(self, thing: Kept) -> None:
-        """Look after `thing` no more. Allowed when it is not looked after."""
+        """Look after `thing` no more: a look that is under way ends first, unless it takes long. Allowed when it is not
+        looked after."""
         with self._lock:
             ref = self._refs.get(id(thing))
             if ref is not None and ref() is thing:
                 del self._refs[id(thing)]
         if self._running.locked():
             self._stir()  # it may be the last, and the thread can end
+        if self._at == id(thing) and self._ident != threading.get_ident():
+            # No call between taking and giving back: an interrupt would leave it taken.
+            for _ in filter(None, map(self._busy.acquire, (True,), (FAREWELL_SECONDS,))):
+                self._busy.release()
 
     def _stir(self) -> None:
         try:
@@ -141,12 +151,16 @@ class Upkeep:
     def _look_at(self, thing: Kept) -> float | None:
         # First not kept, then looked at: whoever uses it meanwhile is either seen, or sees that it is not kept.
         thing.kept = False
+        self._at, self._ident = id(thing), threading.get_ident()
         try:
-            seconds = thing.look_after()
+            with self._busy:
+                seconds = thing.look_after()
         except BaseException:  # a callback may raise SystemExit too: it ends this look, not the thread
             fields = {"event": "pool.upkeep_failed", "kind": type(thing).__name__}
             logger.exception("the upkeep of %s failed", type(thing).__name__, extra=fields)
             seconds = None
+        finally:
+            self._at = 0
         with self._lock:
             if seconds is not None:
                 thing.kept = True

@@ -278,6 +278,7 @@ def snapshots(draw, config: BufferPoolConfig) -> BufferPoolStats:
     idle, leased, alone, more = draw(BYTES), draw(BYTES), draw(BYTES), draw(BYTES)
     overloads, served, entered = draw(COUNTS), draw(COUNTS), draw(COUNTS)
     count, size = draw(COUNTS), draw(BYTES)
+    chunk = config.chunk_size or config.default_buffer_size
     timeout = draw(st.sampled_from([0.0, 0.001, 0.02, 1.0, 60.0]))
     waited = draw(st.sampled_from([0, entered // 4, entered]))
     peak = idle + leased + alone + draw(BYTES)
@@ -285,7 +286,7 @@ def snapshots(draw, config: BufferPoolConfig) -> BufferPoolStats:
         total_gets=puts + active, total_puts=puts, active_buffers=active, pool_misses=min(misses, puts + active),
         pool_hits=max(0, puts + active - misses), lost_leases=draw(st.sampled_from([0, 0, 1])),
         overloads=overloads, waits=overloads + served, wait_seconds=(overloads + served) * timeout,
-        copies=count, copied_bytes=size, moved_chunks=draw(COUNTS), fallbacks=draw(st.sampled_from([0, count // 4, count])),
+        copies=count, copied_bytes=size, moved_chunks=draw(st.sampled_from([count, size // chunk])), fallbacks=draw(st.sampled_from([0, count // 4, count])),
         maps=max(1, singles) + draw(COUNTS), mapped_bytes=peak * draw(st.integers(1, 20)), peak_bytes=peak,
         arena_bytes=idle + leased, idle_bytes=idle, private_bytes=alone, ledger_held=idle + leased + alone + more,
         ledger_limit=draw(st.sampled_from([config.max_pool_bytes, config.max_pool_bytes // 2 + 1, 1 << 50])),

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daramjwee.buffers.holdings import UNKNOWN_PLACE
 from daramjwee.buffers.insight.finding import Finding, Severity
 from daramjwee.buffers.pressure_kernel import CRITICAL, ELEVATED, HIGH, NORMAL
-from daramjwee.units import format_size
+from daramjwee.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from daramjwee.buffers.config import BufferPoolConfig
-    from daramjwee.buffers.insight.alerts import Alert
     from daramjwee.buffers.stats import BufferPoolStats
 
 # Places of lost leases that a finding names; the others are counted.
@@ -35,19 +35,17 @@ def health(
     *,
     closed: bool = False,
     places: Sequence[tuple[str, int]] = (),
-    active_alerts: Iterable[Alert] = (),
     pressure_reason: str = "",
 ) -> tuple[Finding, ...]:
     """What is wrong, the worst first; empty when all is well. Pure.
 
-    `places`: where lost leases were taken, and how many at each. `active_alerts`: those that hold. `pressure_reason`: the
-    reading that asked for the level.
+    `places`: where lost leases were taken, and how many at each. `pressure_reason`: the reading that asked for the level.
+    What was counted stays until `reset_stats`, and says for how long it was counted; the rest is how it is now.
     """
     found = [
         *_of_work(stats),
         *_of_leases(stats, places, closed=closed),
         *_of_memory(stats, config, pressure_reason),
-        *_of_alerts(active_alerts),
     ]
     return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.severity)))
 
@@ -56,32 +54,40 @@ def _finding(code: str, severity: Severity, seen: str, remedy: str, **figures: f
     return Finding(code=code, severity=severity, seen=seen, remedy=remedy, figures=figures)
 
 
+def _most(place: tuple[str, int]) -> int:
+    return -place[1]
+
+
+def _counted(stats: BufferPoolStats) -> str:
+    return f", counted since the start or reset_stats, {format_duration(stats.seconds)} ago"
+
+
 def _of_work(stats: BufferPoolStats) -> Iterator[Finding]:
     """Operations that failed, or went another way."""
-    gate = stats.gate
+    gate, counted = stats.gate, _counted(stats)
     if stats.overloads:
         yield _finding(
-            "overloads", _CRITICAL, f"{stats.overloads:,} requests waited in vain for memory (Overloaded)",
+            "overloads", _CRITICAL, f"{stats.overloads:,} requests waited in vain for memory (Overloaded){counted}",
             "see who holds memory (active_buffers), and advise()", overloads=stats.overloads,
         )  # fmt: skip
     if gate.refused:
         yield _finding(
-            "gate_full", _CRITICAL, f"{gate.refused:,} large operations were sent away: the line was full",
+            "gate_full", _CRITICAL, f"{gate.refused:,} large operations were sent away, the line was full{counted}",
             "start fewer at once, or retry after the error's retry_after; see advise()", refused=gate.refused,
         )  # fmt: skip
     if gate.timed_out:
         yield _finding(
-            "gate_timeouts", _CRITICAL, f"{gate.timed_out:,} large operations waited in vain for a place",
+            "gate_timeouts", _CRITICAL, f"{gate.timed_out:,} large operations waited in vain for a place{counted}",
             "see what the operations under way wait for, and advise()", timed_out=gate.timed_out,
         )  # fmt: skip
     if gate.lost:
         yield _finding(
-            "gate_lost", _WARNING, f"{gate.lost:,} places in the gate were never given back by who took them",
+            "gate_lost", _WARNING, f"{gate.lost:,} places in the gate were never given back by who took them{counted}",
             "release each slot and lease, best with `with`", lost=gate.lost,
         )  # fmt: skip
     if stats.fallbacks:
         yield _finding(
-            "fallbacks", _INFO, f"{stats.fallbacks:,} of {stats.copies:,} copies could not go the configured way",
+            "fallbacks", _INFO, f"{stats.fallbacks:,} of {stats.copies:,} copies could not go the configured way{counted}",
             'the log says why once for each reason: "fallback of a copy"', fallbacks=stats.fallbacks,
             copies=stats.copies,
         )  # fmt: skip
@@ -89,13 +95,14 @@ def _of_work(stats: BufferPoolStats) -> Iterator[Finding]:
 
 def _of_leases(stats: BufferPoolStats, places: Sequence[tuple[str, int]], *, closed: bool) -> Iterator[Finding]:
     if stats.lost_leases:
-        ranked = sorted(places, key=lambda place: -place[1])
-        named = ", ".join(f"{count:,} at {place}" for place, count in ranked[:MOST_PLACES])
-        more = f", and {len(ranked) - MOST_PLACES} more places" if len(ranked) > MOST_PLACES else ""
-        where = f" ({named}{more})" if named else ""
+        known = [place for place in places if place[0] != UNKNOWN_PLACE]
+        named = ", ".join(f"{count:,} at {place}" for place, count in sorted(known, key=_most)[:MOST_PLACES])
+        more = f", and {len(known) - MOST_PLACES:,} more places" if len(known) > MOST_PLACES else ""
+        where = f"; of all since the start {named}{more}" if named else ""
+        missing = len(known) < len(places) or not named
         yield _finding(
-            "lost_leases", _WARNING, f"{stats.lost_leases:,} leases were lost without release{where}",
-            "release each lease, best with `with`" + ("" if named else "; leak_detection full names the places"),
+            "lost_leases", _WARNING, f"{stats.lost_leases:,} leases were lost without release{_counted(stats)}{where}",
+            "release each lease, best with `with`" + ("; leak_detection full names every place" if missing else ""),
             lost_leases=stats.lost_leases,
         )  # fmt: skip
     if stats.quarantined:
@@ -124,12 +131,12 @@ def _of_memory(stats: BufferPoolStats, config: BufferPoolConfig, reason: str) ->
         )  # fmt: skip
     if stats.refusals:
         yield _finding(
-            "refusals", _WARNING, f"the system refused memory {stats.refusals:,} times",
+            "refusals", _WARNING, f"the system refused memory {stats.refusals:,} times{_counted(stats)}",
             "raise the limits of the process or container (daramjwee doctor names them)", refusals=stats.refusals,
         )  # fmt: skip
     if stats.reserve_uses:
         yield _finding(
-            "reserve_used", _WARNING, f"{stats.reserve_uses:,} copies had to go through the emergency chunk",
+            "reserve_used", _WARNING, f"{stats.reserve_uses:,} copies had to go through the emergency chunk{_counted(stats)}",
             "free memory: they are slow, one at a time", reserve_uses=stats.reserve_uses,
         )  # fmt: skip
     if stats.waiting:
@@ -148,20 +155,3 @@ def _of_memory(stats: BufferPoolStats, config: BufferPoolConfig, reason: str) ->
             "disabled", _INFO, "the pool is disabled: each request maps its own memory",
             "set enabled to true, unless that is meant",
         )  # fmt: skip
-
-
-def _of_alerts(alerts: Iterable[Alert]) -> Iterator[Finding]:
-    # What these tell, the figures above tell already.
-    for alert in alerts:
-        if alert.metric in TOLD_ABOVE:
-            continue
-        yield _finding("alert", alert.severity, f"alert: {alert.message}", "see the rule that raised it",
-                       value=alert.value, threshold=alert.threshold)  # fmt: skip
-
-
-TOLD_ABOVE = frozenset(
-    {
-        "overloads", "gate_refused", "gate_timed_out", "gate_lost", "lost_leases", "quarantined", "refusals",
-        "reserve_uses", "fallbacks", "pressure",
-    }
-)  # fmt: skip

@@ -97,6 +97,12 @@ class Care:
             self.monitor.note_pressure(before, level, reason)
         return freed
 
+    def note_refusal(self, what: str) -> None:
+        """The system gave no memory: under CRITICAL pressure from this moment."""
+        self.sources.note_refusal(what)
+        if self._pool._pressure is not self.sources.level:
+            self._be_under(self.sources.level)
+
     def maintain(self, now: float) -> int:
         """Do everything; bytes given back."""
         self._aged_at = now

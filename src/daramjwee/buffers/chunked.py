@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers.chunks import closed_error
 from daramjwee.buffers.config import LARGEST_SIZE, BufferPoolConfig
-from daramjwee.buffers.copy import CopyResult, fell_back, note, sink_for, through
+from daramjwee.buffers.copy import REFUSED, CopyResult, fell_back, lend, note, sink_for, through
 from daramjwee.buffers.endpoints import source_of
 from daramjwee.buffers.gate import Priority
+from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.ledger import parse_timeout
 from daramjwee.buffers.moving import ENDLESS, Copy
 from daramjwee.buffers.pressure import NORMAL
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers.lease import Lease
     from daramjwee.buffers.pool import BufferPool
+    from daramjwee.buffers.reserve import ReserveRoom
     from daramjwee.units import Duration, Size
 
 _DEFAULTS = BufferPoolConfig()
@@ -111,7 +113,7 @@ def chunked_copy(
             run.by_reads(chunk, src, sink)
         else:
             left = max(0.0, waited + seconds - monotonic())
-            with OwnChunk(chunk) if pool is None else _borrow(run, pool, chunk, left) as room:
+            with _own_chunk(run, chunk) if pool is None else _borrow(run, pool, chunk, left) as room:
                 through(run, room, source, src, sink, dst)
     except OSError as error:
         note(run, error)
@@ -126,13 +128,26 @@ def chunked_copy(
     return CopyResult(run.done, run.chunks, CHUNKED, elapsed / 1e9)
 
 
-def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease:
-    """A chunk of the pool: as wanted, else the smallest if that is free."""
+def _own_chunk(run: Copy, size: int) -> OwnChunk:
+    """Memory of this copy, half as much as long as the system gives no more."""
+    while True:
+        try:
+            return OwnChunk(size)
+        except (OSError, MemoryError) as error:
+            if size <= mmap.PAGESIZE:
+                raise Refused(size, error) from error
+            if run.fallback is None:
+                fell_back(run, REFUSED)
+            size //= 2
+
+
+def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease | ReserveRoom:
+    """A chunk of the pool: as wanted, else the smallest if that is free, or what there is when the system gives none."""
     try:
-        return pool.lend(chunk, timeout)
+        return lend(run, pool, chunk, timeout)
     except (Overloaded, LimitExceeded) as error:
         small = pool.config.min_buffer_size
-        if small >= chunk:
+        if small >= chunk or isinstance(error, Refused):
             raise
         try:
             lease = pool.lend(small, 0)

@@ -15,7 +15,7 @@ from operator import add
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from daramjwee.buffers.holdings import Counts, Holdings
+from daramjwee.buffers.holdings import Counts, Holdings, Refused
 from daramjwee.buffers.ledger import NO_WAIT
 from daramjwee.buffers.sizes import SizeHistogram, class_sizes, page_round, recalibrate
 from daramjwee.buffers.stats import SizeShare
@@ -24,6 +24,7 @@ from daramjwee.errors import Closed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
@@ -41,6 +42,8 @@ class Chunks(Holdings):
     def __init__(self, config: BufferPoolConfig, ledger: MemoryLedger, clock: Clock, *, gated: bool = False) -> None:
         super().__init__(config, ledger, gated=gated)
         self.samples: deque[tuple[int, int]] = deque(maxlen=2 * SAMPLES_DUE)
+        # Called with what the system said, outside of the lock, when it gave no memory.
+        self.tell_refusal: Callable[[Refused], object] = str
         self.overloads = 0
         self.waits = 0
         self.wait_seconds = 0.0
@@ -119,13 +122,36 @@ class Chunks(Holdings):
                 self._recalibrate(now)
         if now - self._maintained_at >= self._config.max_idle_age:
             self.maintain(now)
-        chunk = self._attempt(size, rank, private, last=False)
+        try:
+            chunk = self._attempt(size, rank, private, last=False)
+        except Refused as error:
+            # Give back what is idle, of whatever class, and ask for no more than is needed.
+            self.tell_refusal(error)
+            self._give_back()
+            return self._attempt(size, rank, private, last=True)
         if chunk is None:
             # Another class's idle memory may fill the ledger, or this pool's share of it.
             at = bisect_left(self._sizes, size)
             self.reclaim(page_round(size) if private or at == len(self._sizes) else self._sizes[at])
             chunk = self._attempt(size, rank, private, last=True)
         return chunk
+
+    def less(self, size: int, rank: int, refused: Refused) -> Chunk:
+        """A chunk smaller than `size`, the largest that is free or that the system gives; else raises `refused`."""
+        for smaller in reversed(self._sizes[: bisect_left(self._sizes, size)]):
+            try:
+                chunk = self._attempt(smaller, rank, False, last=True)
+            except Refused:
+                continue
+            if chunk is not None:
+                return chunk
+        raise refused
+
+    def _give_back(self) -> None:
+        with self._lock:
+            wake = self._work_locked()
+            self._take_idle_locked(None)
+        self._finish(wake)
 
     def _attempt(self, size: int, rank: int, private: bool, *, last: bool) -> Chunk | None:
         """A chunk that can be had now."""
@@ -167,6 +193,7 @@ class Chunks(Holdings):
         granted = self._ledger.leave_line(ticket)
         note = self._ledger.note_credit
         wake = None
+        refused: Refused | None = None
         try:
             with self._lock:
                 wake = self._work_locked()
@@ -175,21 +202,28 @@ class Chunks(Holdings):
                 self.waits += 1
                 self.wait_seconds += monotonic() - began
                 if granted and chunk is None and not self.closed:
-                    chunk = self._map_locked(ticket.need, self._singles, waiter.rank, ticket)
-                    assert chunk is not None
-                    return chunk
+                    try:
+                        chunk = self._map_locked(ticket.need, self._singles, waiter.rank, ticket)
+                    except Refused as error:
+                        refused, granted = error, False
+                    else:
+                        assert chunk is not None
+                        return chunk
                 if granted:
                     note(ticket)
                 if chunk is not None:
                     chunk.misses += 1
                     self._missed[waiter.rank] += 1
-                elif not waiter.closed:
+                elif refused is None and not waiter.closed:
                     self.overloads += 1
         finally:
             if wake is not None:
                 self._finish(wake)
         if chunk is not None:
             return chunk
+        if refused is not None:
+            self.tell_refusal(refused)
+            raise refused
         if waiter.closed or self.closed:
             raise closed_error()
         if ticket.refused:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from daramjwee.buffers import clone, kernel_copy
 from daramjwee.buffers.endpoints import Sink, sink_of, socket_kind, socket_of, source_of
+from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.kernel_copy import at_end, copy_by_kernel, share_file
 from daramjwee.buffers.moving import ENDLESS, Copy
 from daramjwee.buffers.pressure import NORMAL
@@ -45,11 +46,13 @@ if TYPE_CHECKING:
     from daramjwee.buffers.ledger import MemoryLedger
     from daramjwee.buffers.moving import Room
     from daramjwee.buffers.pressure import PressureLevel
+    from daramjwee.buffers.reserve import ReserveRoom
 
 __all__ = ["Copy", "CopyResult", "Lender", "run_copy"]
 
 logger = logging.getLogger(__name__)
 
+REFUSED = "the system gives no memory for the usual chunk"
 FILE_MODE, REGULAR = 0o170000, 0o100000
 
 # A kind of fallback is told once, then counted: it is the configuration that is odd, not each copy.
@@ -83,6 +86,8 @@ class Lender(Protocol):
 
     def lend(self, size: int, timeout: float, *, private: bool = False) -> Lease: ...
 
+    def lend_reserve(self, timeout: float, refused: Refused) -> Lease | ReserveRoom: ...
+
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None: ...
 
 
@@ -113,9 +118,14 @@ def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priori
     if fallback:
         fell_back(run, reason)
     if logger.isEnabledFor(logging.DEBUG):
+        named = type(src).__name__, type(dst).__name__
+        fields = {
+            "event": "pool.copy", "size": expected, "source": named[0], "sink": named[1], "strategy": strategy.value,
+            "chunk_size": chunk, "reason": reason,
+        }  # fmt: skip
         logger.debug(
             "copy of %s bytes from %s to %s: %s, %d at a time: %s",
-            expected, type(src).__name__, type(dst).__name__, strategy.value, chunk, reason,
+            expected, *named, strategy.value, chunk, reason, extra=fields,
         )  # fmt: skip
     began = monotonic()
     # In one request, before anything is held: an operation that asked again while it holds might wait for ever.
@@ -171,7 +181,7 @@ def _short_way(
             dst.flush()
         if slot is not None:
             timeout = max(0.0, began + timeout - monotonic())
-        with pool.lend(chunk, timeout) as lease:
+        with lend(run, pool, chunk, timeout) as lease:
             readinto = src.readinto if raw is src else src.readinto1
             if to_file:
                 run.flat(lease, readinto, src, write, size)
@@ -256,9 +266,12 @@ def _carry_out(
         if source.readinto is None:
             run.by_reads(decision.chunk_size, src, sink)
         else:
-            size = decision.chunk_size
-            with pool.lend(size, timeout, private=private) as lease:
-                through(run, lease, source, src, sink, dst)
+            room = _room_for(run, source, src, sink, dst, decision, pool, timeout, private=private, tried=tried)
+            if room is None:
+                run.tell_end()
+                return DIRECT
+            with room:
+                through(run, room, source, src, sink, dst)
     except OSError as error:
         note(run, error)
         raise
@@ -266,6 +279,37 @@ def _carry_out(
         fell_back(run, "direct is configured, but the kernel would not copy all of it")
     run.tell_end()
     return strategy
+
+
+def _room_for(
+    run: Copy, source: Source, src: Any, sink: Sink, dst: Any, decision: Decision, pool: Lender, timeout: float,
+    *, private: bool, tried: bool,
+) -> Lease | ReserveRoom | None:  # fmt: skip
+    """Memory to copy through. Where the system gives none: less, then the kernel's own copy, which needs none (None: it has
+    copied all), then the reserve, and then `Overloaded`, before any byte has moved."""
+    size = decision.chunk_size
+    try:
+        room: Lease | ReserveRoom = pool.lend(size, timeout, private=private)
+    except Refused as error:
+        fell_back(run, REFUSED)
+        if not tried and kernel_serves(source.kind, sink.kind) and copy_by_kernel(run, source, src, dst, sink):
+            return None
+        room = pool.lend_reserve(timeout, error)
+    else:
+        if room.size < size:
+            fell_back(run, REFUSED)
+    return room
+
+
+def lend(run: Copy, pool: Lender, size: int, timeout: float) -> Lease | ReserveRoom:
+    """The same where the kernel has no part in it."""
+    try:
+        room: Lease | ReserveRoom = pool.lend(size, timeout)
+    except Refused as error:
+        room = pool.lend_reserve(timeout, error)
+    if room.size < size:
+        fell_back(run, REFUSED)
+    return room
 
 
 def through(run: Copy, room: Room, source: Source, src: Any, sink: Sink, dst: Any) -> None:
@@ -290,4 +334,4 @@ def fell_back(run: Copy, reason: str) -> None:
     run.fallback = reason
     level = logging.DEBUG if reason in _told_fallbacks else logging.WARNING
     _told_fallbacks.add(reason)
-    logger.log(level, "fallback of a copy: %s", reason)
+    logger.log(level, "fallback of a copy: %s", reason, extra={"event": "pool.fallback", "reason": reason})

@@ -48,6 +48,17 @@ OTHER_PLACES = "other places"
 UNKNOWN_PLACE = "not recorded"
 
 
+class Refused(Overloaded):
+    """The system gave no memory; nothing is mapped or charged."""
+
+    def __init__(self, total: int, error: BaseException) -> None:
+        super().__init__(
+            f"the system gives no {format_size(total)} of memory: {str(error) or type(error).__name__}; raise the limit of the "
+            "process or its container (`daramjwee doctor` shows them), or lower max_pool_bytes",
+            retry_after=1.0,
+        )
+
+
 class Counts(NamedTuple):
     """What a pool has counted since it was made, and what it holds. `pooled`, `direct`: leases by size class, those in
     copies last, in pooled memory and in memory mapped for one lease."""
@@ -177,10 +188,15 @@ class Holdings:
         if index < classes:
             chunk = self._pop_locked(index, index)
             if chunk is None:
-                chunk = self._grow_locked(index, rank)
-                if chunk is not None or not last:
-                    return chunk
-                chunk = self._pop_locked(index, classes - 1)
+                try:
+                    chunk = self._grow_locked(index, rank)
+                    if chunk is not None or not last:
+                        return chunk
+                    chunk = self._pop_locked(index, classes - 1)
+                except Refused:
+                    chunk = self._pop_locked(index, classes - 1)
+                    if chunk is None:
+                        raise
             if chunk is not None:
                 chunk.gets[rank] += 1
                 return chunk
@@ -202,7 +218,12 @@ class Holdings:
         plans = arena_plans(kind.size, len(kind.arenas)) if self.keeps_idle else (kind.size,)
         for total in plans:
             if self.mapped + total <= self._config.max_pool_bytes:
-                chunk = self._map_locked(total, kind, rank)
+                try:
+                    chunk = self._map_locked(total, kind, rank)
+                except Refused:
+                    if total == plans[-1]:
+                        raise
+                    continue  # less may be had
                 if chunk is not None:
                     return chunk
         return None
@@ -241,7 +262,8 @@ class Holdings:
                 self._ledger.settle()
             if not isinstance(error, (OSError, OverflowError, MemoryError)):
                 raise
-            raise Overloaded(f"the system gives no {format_size(total)} of memory: {error}", retry_after=1.0) from error
+            self.refusals += 1
+            raise Refused(total, error) from error
         arena.chunks[0].misses += 1
         (self._missed if kind.size else self._direct)[rank] += 1
         return arena.chunks[0]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from bisect import bisect_right
 from collections.abc import Callable
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from daramjwee.buffers.allocation import allocation_now, collector
@@ -22,15 +23,17 @@ from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import Copy, CopyResult, run_copy
 from daramjwee.buffers.gate import Priority
+from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
 from daramjwee.buffers.pressure import EFFECTS, NORMAL, MemoryPressure, PressureLevel
+from daramjwee.buffers.reserve import RESERVE_BYTES, ReserveRoom, reserve
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.stats import BufferPoolStats
 from daramjwee.buffers.strategy import class_bounds
 from daramjwee.buffers.tally import Tallies
 from daramjwee.buffers.upkeep import upkeep
-from daramjwee.buffers.waiting import wait_for_chunk_async
+from daramjwee.buffers.waiting import LOOK_AGAIN_SECONDS, wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import Duration, Size, format_size, parse_size
@@ -92,6 +95,7 @@ class BufferPool:
         self._config_lock = threading.Lock()
         self._chunks = Chunks(config, self._ledger, clock, gated=self._gated)
         self._follow()
+        self._chunks.tell_refusal = _teller(self)
         self._ledger.add_reclaimer(self._reclaim)
         reset_after_fork(self)
 
@@ -199,6 +203,7 @@ class BufferPool:
 
     def _obtain(self, count: int, rank: int, seconds: float, *, private: bool = False) -> Chunk:
         """A chunk by the slow path, and a look at whether somebody sees to this pool."""
+        reserve.lay_by()
         chunk = self._chunks.obtain(count, rank, seconds, private=private)
         if not (self.kept and upkeep.alive):
             upkeep.keep(self)
@@ -210,8 +215,9 @@ class BufferPool:
         return count, config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.acquire")
 
     def lend(self, size: int, timeout: float, *, private: bool = False) -> Lease:
-        """Internal, for copies and tees, which count as operations themselves: a lease past the gate. `private`: of memory
-        mapped for it alone, given back to the system at its release."""
+        """Internal, for copies and tees, which count as operations themselves: a lease past the gate, smaller than `size`
+        when the system gives no more. `private`: of memory mapped for it alone, given back to the system at its release.
+        """
         chunks = self._chunks
         if not (private or chunks.alert):
             try:
@@ -221,7 +227,30 @@ class BufferPool:
             else:
                 uses = chunk.gets[INNER] = chunk.gets[INNER] + 1
                 return self._lease_of(chunk, size, Lease(), uses)
-        return self._lease_of(self._obtain(size, INNER, timeout, private=private), size, Lease())
+        try:
+            chunk = self._obtain(size, INNER, timeout, private=private)
+        except Refused as error:
+            chunk = chunks.less(size, INNER, error)
+            size = min(size, chunk.capacity)
+        return self._lease_of(chunk, size, Lease())
+
+    def lend_reserve(self, timeout: float, refused: Refused) -> Lease | ReserveRoom:
+        """Internal, for a copy that the system `refused` memory: the process's reserve when its turn comes, or a small
+        chunk if one is to be had meanwhile; else raises `refused`."""
+        until = monotonic() + timeout
+        while reserve.memory is not None:
+            left = until - monotonic()
+            room = reserve.borrow(max(0.0, min(left, LOOK_AGAIN_SECONDS)))
+            if room is not None:
+                self._tallies.count_reserve_use()
+                return room
+            if left <= 0:
+                break
+            try:
+                return self._lease_of(self._chunks.less(RESERVE_BYTES + 1, INNER, refused), RESERVE_BYTES, Lease())
+            except Refused:
+                continue
+        raise refused
 
     def _lease_of(self, chunk: Chunk, count: int, lease: AnyLease, uses: int = 0) -> AnyLease:
         """`lease`, newly made, of `count` bytes of a chunk that was taken for it, for the `uses`th time of its kind (0: not
@@ -402,6 +431,7 @@ class BufferPool:
             copied_bytes=sum(cell.bytes for cell in tallied.cells),
             moved_chunks=tallied.chunks,
             fallbacks=tallied.fallbacks,
+            reserve_uses=tallied.reserve_uses,
             maps=counts.maps,
             mapped_bytes=counts.mapped_in_all,
             refusals=counts.refusals,
@@ -506,6 +536,7 @@ class BufferPool:
         new = Chunks(old.config, self._ledger, self._clock, gated=self._gated)
         new.closed = new.alert = old.closed
         new.keeps_idle = old.keeps_idle
+        new.tell_refusal = old.tell_refusal
         self._chunks = new
         self._follow()
 
@@ -518,6 +549,18 @@ class BufferPool:
             f"({format_size(stats.arena_bytes + stats.private_bytes)} mapped, ledger {format_size(self._ledger.held)} "
             f"of {format_size(self._ledger.limit)}){quarantined}, {stats.waiting} waiting>"
         )
+
+
+def _teller(pool: BufferPool) -> Callable[[Refused], object]:
+    """Tells the pool that the system refused memory, and does not keep it alive."""
+    ref = weakref.ref(pool)
+
+    def tell(refused: Refused) -> None:
+        found = ref()
+        if found is not None:
+            found._care.note_refusal(str(refused.__cause__ or refused))
+
+    return tell
 
 
 def _check_kind(field: str, value: Any, kind: type) -> None:

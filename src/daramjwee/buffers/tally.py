@@ -32,12 +32,13 @@ class Tallied(NamedTuple):
     copies: int
     chunks: int
     fallbacks: int
+    reserve_uses: int
 
 
 class Tally:
     """Counts by cell: `rank * 3 +` the place of the strategy."""
 
-    __slots__ = ("bytes", "chunks", "counts", "fallbacks", "latencies", "nanoseconds", "timed")
+    __slots__ = ("bytes", "chunks", "counts", "fallbacks", "latencies", "nanoseconds", "reserve_uses", "timed")
 
     def __init__(self) -> None:
         self.counts = [0] * CELLS
@@ -47,6 +48,7 @@ class Tally:
         self.latencies: list[LatencyRecorder | None] = [None] * CELLS
         self.chunks = 0
         self.fallbacks = 0
+        self.reserve_uses = 0
 
     def time(self, cell: int, nanoseconds: int, weight: int) -> None:
         """Note a latency, which stands for `weight` operations."""
@@ -92,7 +94,15 @@ class Tallies:
             tally.time(cell, nanoseconds, 1)
         self._free.append(tally)
 
-    def count_tee(self, given: int, chunks: int, bounds: tuple[int, ...], seconds: float) -> None:
+    def count_reserve_use(self) -> None:
+        """Count a copy, or a read of a tee, that goes through the reserve."""
+        tally = self._take()
+        tally.reserve_uses += 1
+        self._free.append(tally)
+
+    def count_tee(
+        self, given: int, chunks: int, bounds: tuple[int, ...], seconds: float, *, fallback: bool = False
+    ) -> None:
         """Count a tee that ended."""
         cell = bisect_right(bounds, given) * 3 + 1
         nanoseconds = int(seconds * 1e9)
@@ -101,6 +111,8 @@ class Tallies:
         tally.bytes[cell] += given
         tally.nanoseconds[cell] += nanoseconds
         tally.chunks += chunks
+        if fallback:
+            tally.fallbacks += 1
         if self.detailed:
             tally.time(cell, nanoseconds, 1)
         self._free.append(tally)
@@ -136,4 +148,5 @@ class Tallies:
                 kinds = SIZE_CLASSES[rank], STRATEGIES[way]
                 cells.append(OperationStats(*kinds, count + leases, moved, timed, nanoseconds, latency))
         chunks = sum(tally.chunks for tally in tallies)
-        return Tallied(tuple(cells), copies, chunks, sum(tally.fallbacks for tally in tallies))
+        fallbacks = sum(tally.fallbacks for tally in tallies)
+        return Tallied(tuple(cells), copies, chunks, fallbacks, sum(tally.reserve_uses for tally in tallies))

@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_kind, socket_of
+from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.strategy import PLAIN, READINTO, SOCKET, select_strategy
 from daramjwee.buffers.tee_sink import TeeSink, let_go
 from daramjwee.errors import Closed, ConfigError, Problem
@@ -83,6 +84,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
         self._read = None if self._readinto is not None else read_of(src)
         self._sink = TeeSink(sink, drop=on_sink_error == "drop")
         self._counted = False
+        self._fallen_back = False
         self._pool = pool
         self._kinds = (
             SOCKET if socket_of(src, exact=False) is not None else PLAIN if self._readinto is None else READINTO,
@@ -303,7 +305,14 @@ class ChunkedTeeReader(io.BufferedIOBase):
             if self._lease is None or self._lease.size < self._chunk_bytes:
                 # Never asked for while another is held: who waits and holds can wait for ever.
                 self._let_go()
-                self._lease = self._pool.lend(self._chunk_bytes, self._pool.config.acquire_timeout)
+                timeout = self._pool.config.acquire_timeout
+                try:
+                    self._lease = self._pool.lend(self._chunk_bytes, timeout)
+                except Refused as error:
+                    return self._read_by_reserve(timeout, error)
+                if self._lease.size < self._chunk_bytes:
+                    self._chunk_bytes = self._lease.size
+                    self._fallen_back = True
                 self._chunk_reads -= 1
             view = self._lease.view
         count = self._readinto(view)
@@ -314,6 +323,20 @@ class ChunkedTeeReader(io.BufferedIOBase):
         if room is None:
             self._held, self._start, self._stop = view, 0, count
             self._chunk_reads += count > 0
+        return count
+
+    def _read_by_reserve(self, timeout: float, refused: Refused) -> int:
+        """Read into the reserve, and keep the bytes instead of it: whoever reads a tee may take all the time they like."""
+        assert self._readinto is not None
+        self._fallen_back = True
+        with self._pool.lend_reserve(timeout, refused) as room:
+            view = room.view
+            count = self._readinto(view)
+            if count is None:
+                raise not_ready("source")
+            if not 0 <= count <= len(view):
+                raise ValueError(f"readinto of the source said {count} for a view of {len(view)} bytes")
+            self._held, self._start, self._stop = bytes(view[:count]), 0, count
         return count
 
     def _choose_chunk(self, size: int | None) -> int:
@@ -368,7 +391,8 @@ class ChunkedTeeReader(io.BufferedIOBase):
         if not self._counted and self._behind is None and self._start == self._stop:
             self._counted = True
             pool = self._pool
-            pool._tallies.count_tee(self._given, self._chunks, pool._bounds, self._elapsed + self._sink.elapsed)
+            elapsed = self._elapsed + self._sink.elapsed
+            pool._tallies.count_tee(self._given, self._chunks, pool._bounds, elapsed, fallback=self._fallen_back)
 
     def _let_go(self) -> None:
         lease, self._lease = self._lease, None

@@ -6,6 +6,7 @@ The set-ups of setups.py run on real pools; the edges of each rule are shown by 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import msgspec
@@ -320,3 +321,18 @@ def test_what_came_between_two_looks_and_two_pools_together_may_be_judged():
     before, after = stats(gate=gate(refused=8)), stats(gate=gate(refused=15))
     assert codes({"gate": (after.since(before)).gate}, config) == set()
     assert {finding.code for finding in advise(before + after, config)} == {"queue_short"}
+
+
+# -- the page --------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_each_rule_with_its_field_and_direction():
+    page = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| ((?:raise|lower|set)[a-z, ]*) \|", page, re.MULTILINE)
+    assert [row[0] for row in rows] == CODES
+    told = {
+        (code, field, direction)
+        for code, fields, directions in rows
+        for field, direction in zip(re.findall(r"\w+", fields), directions.split(", "), strict=True)
+    }
+    assert told == {setup.found for setup in setups.SEEDED}

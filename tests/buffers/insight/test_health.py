@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -212,6 +214,10 @@ def test_every_trouble_is_found_and_the_worst_comes_first():
         "closed_with_leases", "disabled", "fallbacks", "gate_full", "gate_lost", "gate_timeouts", "ledger_full",
         "lost_leases", "overloads", "pressure", "quarantined", "refusals", "reserve_used", "waiting",
     ]  # fmt: skip
+    page = (Path(__file__).parents[3] / "docs" / "monitoring.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (?:by level: )?((?:critical|warning|info)[a-z, ]*) \|", page, re.MULTILINE)
+    assert sorted(code for code, _ in rows) == sorted(codes(found))
+    assert all(finding.severity.value in dict(rows)[finding.code] for finding in found)
     order = [finding.severity.value for finding in found]
     assert order == sorted(order, key=["critical", "warning", "info"].index)
     assert all(finding.field is None and finding.remedy for finding in found)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from daramjwee import BufferPoolConfig, Cache, FileStore
+from daramjwee import BufferPoolConfig, Cache, ConfigError, FileStore, MemoryStore
 from daramjwee.errors import Problem
 from daramjwee.observe.doctor import CHECKS, Case, Runtime, State, cgroup, examine, probes
-from daramjwee.observe.doctor.case import FREE_SPACE_FLOOR, MEMORY_LIMIT
+from daramjwee.observe.doctor.case import FREE_SPACE_FLOOR, LEAST_MEMORY, MEMORY_LIMIT
 from daramjwee.observe.doctor.machine import EARLIEST_WALL
 from daramjwee.observe.doctor.settings import read_settings
 from daramjwee.stores.file.files import Files
@@ -260,6 +260,16 @@ def test_a_container_too_small_is_told_which_limit_would_fit(world):
     check = one("container_memory", world(files, processes=4))
     (figure,) = re.findall(r"lower memory_limit to (\S+),", check.remedy)
     assert one("container_memory", world(files, processes=4, memory_limit=parse_size(figure))).state is NOTE
+
+
+@pytest.mark.parametrize("limit", [64 * MIB + 24_003 * MIB, 64 * MIB + 24_003 * MIB + 5 * KIB])
+def test_the_limit_that_would_fit_is_never_rounded_up(world, limit):
+    """23.44GiB, printed as 23.4GiB or as 23.5GiB, would be said to be too much in the next run."""
+    files = {f"{GROUP}/memory.max": f"{limit}"}
+    check = one("container_memory", world(files, memory_limit=60 * GIB))
+    (figure,) = re.findall(r"lower memory_limit to (\S+),", check.remedy)
+    assert one("container_memory", world(files, memory_limit=parse_size(figure))).state is NOTE
+    assert limit - 64 * MIB - parse_size(figure) < GIB // 10
 
 
 def test_the_least_limit_of_all_groups_above_counts_and_is_named(world):
@@ -641,6 +651,7 @@ def open_over(path, flags, mode=0o777):
         ({"pread": lambda fd, count, offset: b""}, "reading a file after it was unlinked: its bytes are gone"),
         ({"fsync": refusing(errno.EIO)}, "making a new file (O_EXCL): Input/output error"),
         ({"mkdir": refusing(errno.EROFS)}, "nothing can be written here: Read-only file system"),
+        ({"mkdir": refusing(errno.EIO)}, "nothing can be written here: Input/output error"),
     ],
 )
 def test_a_folder_where_a_tier_cannot_work_is_a_problem_and_nothing_is_left(world, tier, replaced, words):
@@ -650,6 +661,28 @@ def test_a_folder_where_a_tier_cannot_work_is_a_problem_and_nothing_is_left(worl
     assert check.state is PROBLEM
     assert words in check.seen
     assert sorted(tier.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.EROFS, "mount it for writing"), (errno.EACCES, "chmod u+rwx"), (errno.ENOSPC, "free some space"),
+        (errno.EIO, "name another folder"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_written_to_has_the_remedy_of_its_reason(world, tier, number, remedy):
+    """A full disk needs no chown, a folder without permission no mount."""
+    check = one("folder_operations", world(folder=str(tier), files=Altered(mkdir=refusing(number))))
+    assert remedy in check.remedy
+
+
+def test_a_mode_that_stops_the_tier_is_not_called_nothing(world, tier, monkeypatch):
+    """A tier that may not write into its folder does not come to mend its mode."""
+    tier.chmod(0o500)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
+    check = one("folder_private", world(folder=str(tier)))
+    assert check.state is NOTE
+    assert check.remedy == "see folder_operations: no tier can start in it as it is"
 
 
 def test_a_folder_without_locks_is_noted(world, tier):
@@ -775,6 +808,28 @@ def test_every_problem_of_the_settings_has_a_line_with_its_mend(world):
     assert [check.state for check in checks] == [PROBLEM] * 3
     assert all(check.remedy for check in checks)
     assert any(check.seen == "min_buffer_size = '2MiB'" for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("chunksize", "chunk_size"), ("max_pool_byte", "max_pool_bytes"), ("leak-detection", "leak_detection")],
+)
+def test_a_field_that_was_mistyped_is_answered_with_the_one_that_was_meant(typed, meant):
+    """Before the list of all."""
+    _, (problem,) = read_settings([f"{typed}=1MiB"])
+    assert problem.mend.startswith(f"is no field; did you mean {meant}? the fields are enabled, ")
+    _, (problem,) = read_settings(["colour=red"])
+    assert problem.mend.startswith("is no field; the fields are enabled, ")
+
+
+def test_a_limit_that_no_cache_takes_is_a_problem(world):
+    """The same least as `Cache` has; what else could be said of the pool is left out."""
+    check = one("configuration", world(memory_limit=LEAST_MEMORY - 1))
+    assert check.state is PROBLEM
+    assert "raise it to 4MiB" in check.remedy
+    assert one("configuration", world(memory_limit=LEAST_MEMORY)).state is NOTE
+    with pytest.raises(ConfigError, match="must be at least 4MiB"):
+        Cache(MemoryStore("1MiB"), memory_limit=LEAST_MEMORY - 1)
 
 
 def test_settings_come_from_files_and_later_ones_count(tmp_path):

@@ -72,7 +72,7 @@ def folder(case: Case) -> Iterator[Check]:
         names = set(case.files.listdir(path))
         text = _marker(path) if layout.MARKER_NAME in names else None
     except OSError as error:
-        remedy = "give it to the user who runs the cache (chown)"
+        remedy = "let the user who runs the cache read it (chown, chmod u+rwx)"
         yield Check("folder", State.PROBLEM, f"{path} cannot be read: {error.strerror}", remedy)
         return
     yield _recognised(path, names, text)
@@ -128,10 +128,23 @@ def folder_private(case: Case) -> Iterator[Check]:
         yield Check("folder_private", State.PROBLEM, seen, "chmod o-w (or +t) the folder above, or name another")
     elif mode != PRIVATE:
         seen = f"its mode is {mode:04o}"
-        # No chmod is advised: it may be a folder like /tmp, which no tier would take.
-        yield Check("folder_private", State.NOTE, seen, "nothing has to be done: a tier makes it 0700 when it starts")
+        # That others may not read it is not advised: it may be a folder like /tmp, which no tier would take.
+        remedy = "nothing has to be done: a tier makes it 0700 when it starts"
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            remedy = "see folder_operations: no tier can start in it as it is"
+        yield Check("folder_private", State.NOTE, seen, remedy)
     else:
         yield Check("folder_private", State.OK, f"mode {mode:04o}, owned by user {status.st_uid}")
+
+
+_GIVE = "let the user who runs the cache write to it (chown, chmod u+rwx)"
+_REMEDIES = {
+    errno.EACCES: _GIVE,
+    errno.EPERM: _GIVE,
+    errno.EROFS: "mount it for writing, or name another folder",
+    errno.ENOSPC: "free some space, or name a folder on another disk",
+    errno.EDQUOT: "free some space, or name a folder on another disk",
+}
 
 
 def folder_operations(case: Case) -> Iterator[Check]:
@@ -145,8 +158,7 @@ def folder_operations(case: Case) -> Iterator[Check]:
             lock = _failure(_lock, case, corner)
     except OSError as error:
         seen = f"nothing can be written here: {error.strerror}"
-        remedy = "mount it for writing, and give it to the user who runs the cache (chown)"
-        yield Check("folder_operations", State.PROBLEM, seen, remedy)
+        yield Check("folder_operations", State.PROBLEM, seen, _REMEDIES.get(error.errno or 0, "name another folder"))
         return
     if failures:
         remedy = "a file tier cannot work here: choose a folder on a local file system"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from daramjwee.buffers.pressure import MemoryPressure, PressureLevel
 from daramjwee.observe.doctor import cgroup
-from daramjwee.observe.doctor.case import PROCESS_BYTES, Check, State, kilobytes
-from daramjwee.units import GIB, KIB, MIB, format_size
+from daramjwee.observe.doctor.case import LEAST_MEMORY, PROCESS_BYTES, Check, State, kilobytes
+from daramjwee.units import GIB, KIB, MIB, format_size, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def _compared(case: Case, name: str, limit: float, where: str, mend: str) -> Che
     seen = f"{format_size(limit)} {where}; {_needs(case)}"
     if limit < case.needed_bytes:
         room = int(limit / case.processes - PROCESS_BYTES)
-        remedy = f"lower memory_limit to {format_size(_rounded(room))}" if room > MIB else "run fewer processes"
+        remedy = f"lower memory_limit to {_at_most(room)}" if room > LEAST_MEMORY else "run fewer processes"
         return Check(name, State.PROBLEM, seen, f"{remedy}, or {mend}")
     if limit < case.needed_bytes * AMPLE:
         return Check(name, State.NOTE, seen, "leave a quarter more, for the system's cache of files")
@@ -100,8 +100,11 @@ def _needs(case: Case) -> str:
     return f"{case.processes} processes may need {each} each" if case.processes > 1 else f"a process may need {each}"
 
 
-def _rounded(count: int) -> int:
-    return count - count % MIB
+def _at_most(count: int) -> str:
+    """Whole MiB, in the unit people use where that is exact: rounded up, it would not fit after all."""
+    whole = count - count % MIB
+    text = format_size(whole)
+    return text if parse_size(text) <= whole else f"{whole // MIB}MiB"
 
 
 def address_space(case: Case) -> Iterator[Check]:

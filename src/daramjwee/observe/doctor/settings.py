@@ -6,6 +6,7 @@ Design: docs/monitoring.md
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import msgspec
 
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.errors import ConfigError, Problem
-from daramjwee.observe.doctor.case import Check, State
+from daramjwee.observe.doctor.case import LEAST_MEMORY, Check, State
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 def configuration(case: Case) -> Iterator[Check]:
     """Whether the settings of the pool are sound, and fit `memory_limit`: one line for each problem."""
+    if case.memory_limit < LEAST_MEMORY:
+        seen = f"memory_limit = {format_size(case.memory_limit)}: no cache can be made with it"
+        yield Check("configuration", State.PROBLEM, seen, f"raise it to {format_size(LEAST_MEMORY)} or more")
     if case.config_problems:
         for problem in case.config_problems:
             field = f"{problem.field} = {problem.value!r}" if problem.field else repr(problem.value)
@@ -35,6 +39,8 @@ def configuration(case: Case) -> Iterator[Check]:
         return
     config = case.config
     changed = [name for name in config.__struct_fields__ if getattr(config, name) != getattr(BufferPoolConfig(), name)]
+    if case.memory_limit < LEAST_MEMORY:
+        return  # what else could be said of it is no use
     if config.enabled and config.max_pool_bytes > case.memory_limit:
         seen = (
             f"max_pool_bytes = {format_size(config.max_pool_bytes)} is above memory_limit "
@@ -57,14 +63,19 @@ def read_settings(given: Iterable[str]) -> tuple[BufferPoolConfig, tuple[Problem
         else:
             fields |= _file(text, problems)
     known = BufferPoolConfig.__struct_fields__
-    mend = f"is no field; the fields are {', '.join(known)}"
-    problems += [Problem(name, value, mend) for name, value in fields.items() if name not in known]
+    problems += [Problem(name, value, _unknown(name, known)) for name, value in fields.items() if name not in known]
     fields = {name: value for name, value in fields.items() if name in known}
     try:
         config = BufferPoolConfig(**fields)
     except ConfigError as error:
         problems += error.problems
     return (BufferPoolConfig() if problems else config), tuple(problems)
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    """What to say of a field that there is not: the nearest first, as it is mostly a slip of the finger."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"is no field; {f'did you mean {near[0]}? ' if near else ''}the fields are {', '.join(known)}"
 
 
 def _value(text: str) -> object:

@@ -19,7 +19,9 @@ import threading
 import msgspec
 import pytest
 
-from daramjwee.observe import ask, decode
+from daramjwee import AdaptiveBufferPool
+from daramjwee.cli.stats_view import Page, Remark, Table, drawing_of, text_of
+from daramjwee.observe import ask, decode, offer_dashboard
 from daramjwee.observe.document import schema
 
 SECONDS = 50
@@ -358,6 +360,31 @@ def test_a_terminal_sees_it_live_through_a_resize_until_ctrl_c(daramjwee, folder
     assert b"interrupted" in terminal.seen
     assert b"Traceback" not in terminal.seen
     assert ALTERNATE not in terminal.seen[end:]
+
+
+def test_a_socket_of_another_name_in_the_folder_is_told(daramjwee, folder):
+    """Who offers a pool at `pool.sock` and asks for the folder learns what to type."""
+    folder.mkdir(mode=0o700)
+    path = folder / "pool.sock"
+    with AdaptiveBufferPool() as pool, offer_dashboard(pool, path):
+        done = daramjwee("stats", folder)
+        assert done.returncode == 4
+        assert done.stderr.decode().rstrip().endswith(f"; there is {path}")
+        assert daramjwee("stats", path).returncode == 0
+
+
+def test_what_is_wrong_stands_above_the_tables():
+    """A terminal of 24 lines shows no more than the first of them."""
+    from rich.console import Console
+
+    facts, tables = (("pool", Remark("", "open")),), (Table(("tier", "hits"), (("memory", "1"),), 1),)
+    page = Page("process 1", facts, tables, (Remark("critical", "alert: overloads"),))
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(drawing_of([page]))
+    for text in (text_of(page), captured.get()):
+        places = [text.index(words) for words in ("process 1", "open", "alert: overloads", "tier", "memory")]
+        assert places == sorted(places)
 
 
 def test_a_terminal_is_told_when_the_process_ends(daramjwee, folder, process):

@@ -9,9 +9,10 @@ Design: docs/cli.md
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from daramjwee.cli.stats_view import Page, drawing_of, page_of, text_of
 from daramjwee.errors import ConfigError, DaramjweeError, Problem
 
 LEAST_INTERVAL = 0.1
+MOST_NAMED = 5
 ENDED = "the process has ended, or offers no dashboard any more"
 
 
@@ -83,6 +85,14 @@ class _Answer(NamedTuple):
     error: DaramjweeError | None
 
 
+def sockets_in(folder: str) -> list[str]:
+    """The sockets in a folder whose names processes were told, whoever they are of. For a hint: at most a few."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:  # what cannot be looked at is no hint
+        found = [entry.path for entry in entries if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)]
+    return sorted(found)[:MOST_NAMED]
+
+
 class _Source:
     """The processes that were asked for."""
 
@@ -97,9 +107,11 @@ class _Source:
 
         found = find(self._place)
         if not found:
+            named = sockets_in(self._place)
             raise NoDashboard(
                 f"no process offers its dashboard in {self._place}: call cache.offer_dashboard() in the one you want to "
                 "see, with this folder as its file tier, or name the socket that it was told"
+                + (f"; there is {', '.join(named)}" if named else "")
             )
         if self._pid is None:
             return found
@@ -198,7 +210,7 @@ def _watch(source: _Source, seconds: float, *, json: bool) -> None:
             try:
                 answers = source.answers()
             except NoDashboard as error:
-                raise NoDashboard(f"{ENDED}: {error}") from error
+                raise NoDashboard(ENDED) from error
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""How a dashboard document looks: facts, tables and remarks, as text or on a terminal.
+"""How a dashboard document looks: facts, remarks and tables, as text or on a terminal.
 
 Invariant: every figure shown is one of the document; whatever it says cannot move the cursor.
 Threads: values only.
@@ -234,10 +234,10 @@ def text_of(page: Page) -> str:
     """The page as plain lines."""
     width = max((len(name) for name, _ in page.facts), default=0)
     lines = [page.heading, *(f"{name:<{width}}  {remark.text}".rstrip() for name, remark in page.facts)]
-    for table in page.tables:
-        lines += ["", *_aligned(table)]
     if page.remarks:
         lines += ["", *(remark.text for remark in page.remarks)]
+    for table in page.tables:
+        lines += ["", *_aligned(table)]
     return "\n".join(lines)
 
 
@@ -275,6 +275,11 @@ def _drawn(page: Page) -> Iterator[Any]:
     for name, remark in page.facts:
         facts.add_row(Text(name, style="dim"), Text(remark.text, style=STYLES.get(remark.kind, "")))
     yield facts
+    # Above the tables: a terminal of 24 lines ends below them.
+    if page.remarks:
+        yield Text()
+    for remark in page.remarks:
+        yield Text(remark.text, style=STYLES.get(remark.kind, ""))
     for table in page.tables:
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         for place, column in enumerate(table.columns):
@@ -283,7 +288,3 @@ def _drawn(page: Page) -> Iterator[Any]:
             grid.add_row(*map(Text, row))
         yield Text()
         yield grid
-    if page.remarks:
-        yield Text()
-    for remark in page.remarks:
-        yield Text(remark.text, style=STYLES.get(remark.kind, ""))

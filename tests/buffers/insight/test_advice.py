@@ -5,6 +5,7 @@ The set-ups of setups.py run on real pools; the edges of each rule are shown by 
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daramjwee.buffers import AdaptiveBufferPool, BufferPoolConfig, PressureLevel, Strategy
+from daramjwee.buffers import AdaptiveBufferPool, BufferPoolConfig, PressureLevel, Strategy, arenas
 from daramjwee.buffers.insight.advice import RULES, RULES_DISABLED, advise
 from daramjwee.buffers.stats import BufferPoolStats, ChunkClassStats, GateStats, OperationStats, SizeShare
 from daramjwee.buffers.strategy import SizeClass
@@ -69,6 +70,20 @@ def test_what_is_sound_is_left_alone(setup, tmp_path):
         assert advise(pool.stats(), setup.config) == ()
 
 
+def test_copies_that_the_system_gives_no_memory_ask_for_no_other_strategy(monkeypatch):
+    """They fall back, but not for what is configured."""
+
+    def refuse(size: int) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(arenas, "_map", refuse)
+    config = Config(large_object_strategy="chunked")
+    with AdaptiveBufferPool(config) as pool:
+        for _ in range(20):
+            pool.copy(setups.Source(MIB), setups.Sink(), MIB)
+        assert pool.stats().fallbacks == 20 and advise(pool.stats(), config) == ()
+
+
 def test_each_rule_is_provoked_by_a_seeded_set_up_and_there_are_enough():
     assert {setup.found[0] for setup in setups.SEEDED} == set(CODES)
     assert len(setups.SEEDED) >= 14 and len(setups.SOUND) >= 12
@@ -110,14 +125,14 @@ EDGES = [
     ("no_lease_is_lost", Config(leak_detection="full"), {"total_puts": 10_000},
      [{"total_puts": 9_999}, {"lost_leases": 1}]),
     ("timeout_short", Config(acquire_timeout=0.5), {"overloads": 8, "waits": 8, "wait_seconds": 4.0},
-     [{"overloads": 7}, {"wait_seconds": 3.5}, {"wait_seconds": 16.1}, {"pressure": HIGH}]),
+     [{"overloads": 7}, {"total_gets": 801}, {"wait_seconds": 3.5}, {"wait_seconds": 16.1}, {"pressure": HIGH}]),
     ("timeout_short", Config(acquire_timeout=0.5), {"gate": gate(waited=4, wait_seconds=0.5, timed_out=8)},
      [{"gate": gate(waited=4, wait_seconds=0.5, timed_out=7)}, {"gate": gate(waited=4, wait_seconds=0.49, timed_out=8)},
       {"gate": gate(waited=4, wait_seconds=8.1, timed_out=8)}, {"gate": gate(timed_out=8)}]),
     ("chunk_never_fits", Config(chunk_size="1MiB"), {"fallbacks": 8, "ledger_limit": MIB - 1},
      [{"fallbacks": 7}, {"ledger_limit": MIB}]),
     ("chunk_large", Config(chunk_size="1MiB"), {"copies": 64, "waits": 8},
-     [{"copies": 63}, {"waits": 7}]),
+     [{"copies": 63}, {"waits": 7}, {"total_gets": 801}]),
     ("chunk_large", Config(chunk_size="1MiB"), {"copies": 64, "pressure": HIGH},
      [{"copies": 63}, {"pressure": ELEVATED}]),
     ("chunk_large", Config(chunk_size="1MiB"), {"copies": 64, "gate": SLOW_GATE, "ledger_limit": 16 * MIB - 1},
@@ -128,7 +143,7 @@ EDGES = [
      [{"operations": chunked(63, 8 * MIB)}, {"operations": chunked(64, 4 * MIB - 1)}, {"moved_chunks": 257},
       {"moved_chunks": 127}, {"operations": chunked(65, 8 * MIB)}, {"pressure": ELEVATED}]),
     ("strategy_falls_back", Config(large_object_strategy="pooled"), {"copies": 32, "fallbacks": 8},
-     [{"fallbacks": 7}, {"copies": 33}]),
+     [{"fallbacks": 7}, {"copies": 33}, {"refusals": 1}, {"overloads": 1}]),
     ("direct_maps", Config(large_object_strategy="direct"),
      {"chunks": private(64), "copies": 256, "operations": chunked(64, MIB, Strategy.DIRECT), "copied_bytes": 2 * MIB},
      [{"chunks": private(63)}, {"copies": 257}, {"copied_bytes": 2 * MIB + 1}, {"sizes": sizes((2 * MIB, 1))}]),
@@ -136,16 +151,17 @@ EDGES = [
      [{"gate": gate(entered=63, waited=63, refused=1)}, {"gate": gate(entered=64, waited=63)}]),
     ("threshold_high", Config(large_object_threshold="1025KiB", very_large_object_threshold="2MiB"),
      {"waits": 8, "sizes": sizes((MIB, 64)), "gate": gate(entered=1)},
-     [{"waits": 7}, {"sizes": sizes((MIB, 63))}, {"sizes": sizes((256 * KIB, 64))}, {"gate": gate()}]),
+     [{"waits": 7}, {"total_gets": 801}, {"sizes": sizes((MIB, 63))}, {"sizes": sizes((256 * KIB, 64))}, {"gate": gate()}]),
     ("queue_short", Config(max_queued_large_ops=1023), {"gate": gate(refused=8)},
-     [{"gate": gate(refused=7)}, {"pressure": HIGH}]),
+     [{"gate": gate(refused=7)}, {"gate": gate(refused=8, entered=801)}, {"pressure": HIGH}]),
     ("gate_narrow", Config(max_concurrent_large_ops=15),
      {"gate": SLOW_GATE, "peak_bytes": 32 * MIB, "ledger_limit": 64 * MIB},
      [{"gate": gate(entered=63, waited=16, wait_seconds=0.64)}, {"gate": gate(entered=64, waited=15, wait_seconds=0.64)},
       {"gate": gate(entered=64, waited=16, wait_seconds=0.63)}, {"peak_bytes": 32 * MIB + 1}, {"waits": 8},
       {"pressure": ELEVATED}, {"ledger_limit": 8 * MIB - 1, "peak_bytes": MIB}]),
     ("gate_wide", Config(max_concurrent_large_ops=2), {"gate": gate(entered=64), "waits": 8, "pressure": HIGH},
-     [{"gate": gate(entered=63)}, {"gate": gate(entered=64, waited=1)}, {"waits": 7}, {"pressure": ELEVATED}]),
+     [{"gate": gate(entered=63)}, {"gate": gate(entered=64, waited=1)}, {"waits": 7},
+      {"total_gets": 801}, {"pressure": ELEVATED}]),
     ("largest_small", Config(), {"chunks": private(64), "total_gets": 1280, "sizes": sizes((2 * MIB, 8))},
      [{"chunks": private(63)}, {"total_gets": 1281}, {"sizes": sizes((2 * MIB, 7))}, {"sizes": sizes((MIB, 64))},
       {"sizes": sizes((17 * MIB, 64))}, {"pressure": ELEVATED}]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import re
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from daramjwee.buffers import AdaptiveBufferPool, BufferPoolConfig, MemoryPressure, PressureLevel
+from daramjwee.buffers import AdaptiveBufferPool, BufferPoolConfig, MemoryPressure, PressureLevel, arenas
 from daramjwee.buffers.insight.health import health
 from daramjwee.buffers.stats import BufferPoolStats, GateStats
 from daramjwee.errors import Overloaded
@@ -171,6 +172,16 @@ def test_memory_that_the_system_refuses():
     with AdaptiveBufferPool(BufferPoolConfig(max_pool_bytes="512TiB")) as pool:
         ask(pool, 1 << 48, timeout=0)
         assert "refusals" in codes(pool.health())
+
+
+def test_copies_through_the_reserve(monkeypatch, endpoints):
+    def refuse(size: int) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(arenas, "_map", refuse)
+    with AdaptiveBufferPool() as pool:
+        pool.copy(endpoints.source(bytes(MIB)), endpoints.sink())
+        assert set(codes(pool.health())) == {"reserve_used", "refusals", "fallbacks", "pressure"}
 
 
 def test_a_disabled_pool_says_so():

@@ -115,6 +115,11 @@ def _waits(stats: BufferPoolStats) -> int:
     return max(stats.waits, stats.overloads)
 
 
+def _often(troubles: float, of: int) -> bool:
+    """Whether there were so many troubles that it is no accident: one in a hundred, and enough of them."""
+    return troubles >= max(ENOUGH_TROUBLES, of / 100)
+
+
 def _private(stats: BufferPoolStats) -> int:
     """Leases that memory was mapped for, each alone."""
     return sum(row.misses for row in stats.chunks if row.size == 0)
@@ -156,7 +161,7 @@ def _gate_lacks_bytes(stats: BufferPoolStats, config: BufferPoolConfig) -> bool:
 
 def _lacks_memory(stats: BufferPoolStats, config: BufferPoolConfig) -> bool:
     """Whether requests wait for memory, in one line or the other."""
-    return _waits(stats) >= ENOUGH_TROUBLES or _gate_lacks_bytes(stats, config)
+    return _often(_waits(stats), stats.total_gets) or _gate_lacks_bytes(stats, config)
 
 
 # -- the rules -------------------------------------------------------------------------------------------
@@ -210,7 +215,7 @@ def _timeout_short(stats: BufferPoolStats, config: BufferPoolConfig) -> Change |
     # What those waited who gave up at the gate is not counted: there, those who were served tell.
     if gate.waited and timeout / 4 <= gate.wait_seconds / gate.waited <= 4 * timeout:
         late += gate.timed_out
-    if late < ENOUGH_TROUBLES:
+    if not _often(late, stats.total_gets):
         return None
     return Change(
         {"acquire_timeout": USUAL_TIMEOUT_SECONDS},
@@ -277,15 +282,18 @@ def _chunk_never_fits(stats: BufferPoolStats, config: BufferPoolConfig) -> Chang
 
 
 def _strategy_falls_back(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
+    # Where memory is refused, or not had in time, less of it serves: that is no fault of the strategy.
+    fell = stats.fallbacks - stats.refusals - stats.overloads
     # Below a quarter of the copies, the configured strategy serves most of them.
-    few = stats.fallbacks < max(ENOUGH_TROUBLES, stats.copies / 4)
-    if config.large_object_strategy is ADAPTIVE or few or _chunk_never_fits(stats, config) is not None:
+    if config.large_object_strategy is ADAPTIVE or fell < max(ENOUGH_TROUBLES, stats.copies / 4):
+        return None
+    if _chunk_never_fits(stats, config) is not None:
         return None
     return Change(
         {"large_object_strategy": ADAPTIVE},
-        f"{stats.fallbacks:,} of {stats.copies:,} copies could not be {config.large_object_strategy.value}",
+        f"{fell:,} of {stats.copies:,} copies could not be {config.large_object_strategy.value}",
         "each copy goes the way that serves its ends and size best",
-        {"fallbacks": stats.fallbacks, "copies": stats.copies},
+        {"fallbacks": fell, "copies": stats.copies},
     )
 
 
@@ -361,7 +369,12 @@ def _threshold_high(stats: BufferPoolStats, config: BufferPoolConfig) -> Change 
     gate, threshold = stats.gate, config.large_object_threshold
     passing = _asked(stats, USUAL_THRESHOLD, threshold - 1)
     # Without an entry there may be no gate at all, which no threshold changes.
-    if threshold <= USUAL_VERY_LARGE or not gate.entered or passing < ENOUGH or _waits(stats) < ENOUGH_TROUBLES:
+    if (
+        threshold <= USUAL_VERY_LARGE
+        or not gate.entered
+        or passing < ENOUGH
+        or not _often(_waits(stats), stats.total_gets)
+    ):
         return None
     return Change(
         {"large_object_threshold": USUAL_THRESHOLD},
@@ -374,7 +387,11 @@ def _threshold_high(stats: BufferPoolStats, config: BufferPoolConfig) -> Change 
 
 def _queue_short(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     # A line of the usual length that is full is overload, and to say so is right.
-    if stats.gate.refused < ENOUGH_TROUBLES or config.max_queued_large_ops >= USUAL_QUEUE or stats.pressure >= HIGH:
+    if (
+        not _often(stats.gate.refused, stats.gate.entered)
+        or config.max_queued_large_ops >= USUAL_QUEUE
+        or stats.pressure >= HIGH
+    ):
         return None
     return Change(
         {"max_queued_large_ops": USUAL_QUEUE},
@@ -407,7 +424,7 @@ def _gate_narrow(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
 
 def _gate_wide(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     gate, operations = stats.gate, config.max_concurrent_large_ops
-    if gate.entered < ENOUGH or gate.waited or _waits(stats) < ENOUGH_TROUBLES or stats.pressure < HIGH:
+    if gate.entered < ENOUGH or gate.waited or not _often(_waits(stats), stats.total_gets) or stats.pressure < HIGH:
         return None
     if operations == 1:
         return None
@@ -430,8 +447,7 @@ def _pool_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | No
         return None
     waits = _waits(stats)
     thrashes = _often_mapped(stats) and 10 * stats.peak_bytes >= 9 * limit
-    often = waits >= max(ENOUGH_TROUBLES, stats.total_gets / 100) or _gate_lacks_bytes(stats, config)
-    if not (often or thrashes):
+    if not (_lacks_memory(stats, config) or thrashes):
         return None
     # These are the cause, where they are found.
     if any(rule(stats, config) is not None for rule in (_chunk_large, _threshold_high, _timeout_short)):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from daramjwee.buffers import AdaptiveBufferPool, BufferPoolConfig, PressureLevel, Strategy, arenas
 from daramjwee.buffers.insight.advice import RULES, RULES_DISABLED, advise
+from daramjwee.buffers.reserve import reserve
 from daramjwee.buffers.stats import BufferPoolStats, ChunkClassStats, GateStats, OperationStats, SizeShare
 from daramjwee.buffers.strategy import SizeClass
 
@@ -76,6 +77,7 @@ def test_copies_that_the_system_gives_no_memory_ask_for_no_other_strategy(monkey
     def refuse(size: int) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
+    reserve.lay_by()
     monkeypatch.setattr(arenas, "_map", refuse)
     config = Config(large_object_strategy="chunked")
     with AdaptiveBufferPool(config) as pool:

@@ -13,6 +13,7 @@ import pytest
 
 from daramjwee.buffers import AdaptiveBufferPool, BufferPoolConfig, MemoryPressure, PressureLevel, arenas
 from daramjwee.buffers.insight.health import health
+from daramjwee.buffers.reserve import reserve
 from daramjwee.buffers.stats import BufferPoolStats, GateStats
 from daramjwee.errors import Overloaded
 from daramjwee.testing import ManualClock
@@ -178,6 +179,7 @@ def test_copies_through_the_reserve(monkeypatch, endpoints):
     def refuse(size: int) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
+    reserve.lay_by()
     monkeypatch.setattr(arenas, "_map", refuse)
     with AdaptiveBufferPool() as pool:
         pool.copy(endpoints.source(bytes(MIB)), endpoints.sink())

@@ -20,7 +20,7 @@ import msgspec
 import pytest
 
 from daramjwee import AdaptiveBufferPool
-from daramjwee.cli.stats_view import Page, Remark, Table, drawing_of, text_of
+from daramjwee.cli.stats_view import Page, Remark, Table, drawing_of, page_of, text_of
 from daramjwee.observe import ask, decode, offer_dashboard
 from daramjwee.observe.document import schema
 
@@ -371,6 +371,33 @@ def test_a_socket_of_another_name_in_the_folder_is_told(daramjwee, folder):
         assert done.returncode == 4
         assert done.stderr.decode().rstrip().endswith(f"; there is {path}")
         assert daramjwee("stats", path).returncode == 0
+
+
+def test_the_worst_is_told_first_and_what_is_over_last(tmp_path):
+    """Alerts that hold and findings together; a severity of a later release is shown all the same."""
+    with AdaptiveBufferPool() as pool, offer_dashboard(pool, tmp_path) as dashboard:
+        told = msgspec.json.decode(ask(dashboard.path))
+    row = {"metric": "m", "state": "raised", "value": 1.0, "threshold": 0.0, "at": told["at"]}
+    active = [row | {"severity": kind, "message": f"a {kind} alert"} for kind in ("info", "warning", "critical")]
+    over = row | {"state": "cleared", "severity": "critical", "message": "one that is over"}
+    found = [
+        {"source": "health", "code": "c", "severity": kind, "seen": f"a {kind} finding", "remedy": "mend it"}
+        for kind in ("catastrophic", "warning", "critical")
+    ]
+    told["pools"][0] |= {"alerts": {"active": active, "recent": [*active, over]}, "findings": found}
+    remarks = page_of(decode(msgspec.json.encode(told))).remarks
+    order = [
+        "critical alert",
+        "critical finding",
+        "warning alert",
+        "warning finding",
+        "info alert",
+        "catastrophic",
+        "over",
+    ]
+    assert len(remarks) == len(order)
+    for words, remark in zip(order, remarks, strict=True):
+        assert words in remark.text
 
 
 def test_what_is_wrong_stands_above_the_tables():

@@ -775,3 +775,11 @@ def test_offering_costs_an_import_of_it_nothing():
         timeout=50,
     )
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("subject", [None, 5, "pool"])
+def test_what_is_no_pool_is_refused_with_what_to_give(tmp_path, subject):
+    """A cache is the likely one; nothing is left in the folder."""
+    with pytest.raises(TypeError, match=r"cannot offer a dashboard: give a BufferPool .* cache\.offer_dashboard\(\)"):
+        offer_dashboard(subject, tmp_path)
+    assert list(tmp_path.iterdir()) == []

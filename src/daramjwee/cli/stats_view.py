@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Of alerts that are over, the last few: the document has more.
 MOST_PAST = 5
+WORST = ("critical", "warning", "info")
 STYLES = {"warning": "yellow", "critical": "bold red", "ELEVATED": "yellow", "HIGH": "red", "CRITICAL": "bold red"}
 
 
@@ -204,13 +205,14 @@ def _tiers_of(cache: CacheSection) -> Table:
 
 
 def _remarks_of(pool: PoolSection, now: float) -> Iterator[Remark]:
-    for alert in pool.alerts.active:
-        yield Remark(alert.severity, f"alert: {_alert_line(alert, now)}")
+    """What is wrong, the worst first, as a terminal may have no room for all; then what is over."""
+    wrong = [Remark(alert.severity, f"alert: {_alert_line(alert, now)}") for alert in pool.alerts.active]
+    wrong += [Remark(finding.severity, _finding_line(finding)) for finding in pool.findings]
+    # A severity of a later release comes last.
+    yield from sorted(wrong, key=lambda remark: WORST.index(remark.kind) if remark.kind in WORST else len(WORST))
     past = [alert for alert in pool.alerts.recent if alert not in pool.alerts.active]
     for alert in past[-MOST_PAST:]:
         yield Remark("", f"{alert.state}: {_alert_line(alert, now)}")
-    for finding in pool.findings:
-        yield Remark(finding.severity, _finding_line(finding))
 
 
 def _alert_line(alert: AlertRow, now: float) -> str:

@@ -25,6 +25,7 @@ import msgspec
 from daramjwee.buffers.adaptive import AdaptiveBufferPool
 from daramjwee.buffers.insight.advice import advise
 from daramjwee.buffers.insight.health import health
+from daramjwee.buffers.pool import BufferPool
 from daramjwee.errors import ConfigError, LimitExceeded, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.observe.document import (
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from daramjwee.buffers.insight.trend import Trend
-    from daramjwee.buffers.pool import BufferPool
     from daramjwee.buffers.pressure import PressureLevel
     from daramjwee.observe.place import Identity
 
@@ -81,6 +81,9 @@ def offer_dashboard(
     others must not be able to write to it. `ConfigError` says what is wrong with it. The pool and the cache are not kept
     alive.
     """
+    if not isinstance(pool, BufferPool):
+        mend = "give a BufferPool or an AdaptiveBufferPool; a cache has a method of its own, cache.offer_dashboard()"
+        raise TypeError(f"a {type(pool).__name__} cannot offer a dashboard: {mend}")
     folder, name = _open_folder(path)
     try:
         problem = trust_problem(os.fstat(folder.fd), os.geteuid())

@@ -411,6 +411,10 @@ SEEDED = (
         ("pool_small", "max_pool_bytes", "raise"),
     ),
     Setup(
+        "a small share of a large ledger", Config(max_pool_bytes="1MiB"), tasks(7, 40, 256_000),
+        ("pool_small", "max_pool_bytes", "raise"), ledger=64 * MIB,
+    ),
+    Setup(
         "sizes that drive each other out", Config(max_pool_bytes="2MiB"), in_turns,
         ("pool_small", "max_pool_bytes", "raise"),
     ),

@@ -439,15 +439,18 @@ def _gate_wide(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | Non
 
 def _pool_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     limit = config.max_pool_bytes
-    # Where others share the ledger, its limit is what is short, which is no field of ours. 0: a snapshot without one.
-    if stats.ledger_limit > limit or stats.pressure >= HIGH or 2 * limit > LARGEST_SIZE:
+    if stats.pressure >= HIGH or 2 * limit > LARGEST_SIZE:
+        return None
+    # Where others share the ledger, its limit is what they wait for, which is no field of ours. 0: a snapshot without one.
+    shares = stats.ledger_limit > limit
+    if shares and not _spills(stats, config):
         return None
     # Where few leases come back, they are held for long, or lost sight of: then there is no size that is enough.
     if stats.total_puts < ENOUGH or 4 * stats.active_buffers > stats.total_gets:
         return None
     waits = _waits(stats)
     thrashes = _often_mapped(stats) and 10 * stats.peak_bytes >= 9 * limit
-    if not (_lacks_memory(stats, config) or thrashes):
+    if not (shares or _lacks_memory(stats, config) or thrashes):
         return None
     # These are the cause, where they are found.
     if any(rule(stats, config) is not None for rule in (_chunk_large, _threshold_high, _timeout_short)):
@@ -460,6 +463,14 @@ def _pool_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | No
         "memory is at hand instead of waited for, or mapped again",
         {"waited": waited, "overloads": stats.overloads, "peak_bytes": stats.peak_bytes, "maps": stats.maps},
     )
+
+
+def _spills(stats: BufferPoolStats, config: BufferPoolConfig) -> bool:
+    """Whether leases that are small enough to be pooled get memory mapped for them alone: the pool has all that it may
+    have, while a larger ledger, shared with others, has room."""
+    if config.large_object_strategy is DIRECT or _asked(stats, config.max_buffer_size, LARGEST_SIZE):
+        return False
+    return _private(stats) >= max(ENOUGH, stats.total_gets / 20) and 10 * stats.peak_bytes >= 9 * config.max_pool_bytes
 
 
 def _often_mapped(stats: BufferPoolStats) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import sys
 import types
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from daramjwee.buffers import (
     Lease,
     MemoryLedger,
     PressureLevel,
+    arenas,
     waiting,
 )
-from daramjwee.errors import DaramjweeError
+from daramjwee.buffers.reserve import reserve
+from daramjwee.errors import DaramjweeError, Overloaded
 from daramjwee.units import KIB, MIB
 
 LIMIT = 4 * MIB
@@ -29,6 +32,26 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.usefixtures("untraced", "unkept"),
 ]
+
+
+class Plain(io.RawIOBase):
+    """A source of so many zeros."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, view) -> int:
+        count = min(len(view), self.left)
+        self.left -= count
+        return count
+
+
+class Sink:
+    def write(self, data) -> int:
+        return len(data)
 
 
 class Interrupt:
@@ -118,6 +141,37 @@ def test_an_interrupt_anywhere_in_leases_leaves_nothing(make) -> None:
         pool.close()
 
     assert interrupt_everywhere(make, act) > 500
+
+
+def test_an_interrupt_anywhere_where_the_system_refuses_memory_leaves_nothing(make, monkeypatch) -> None:
+    """Copies by less, by the reserve, a tee by the reserve, and a lease in vain; the reserve's turn comes back, too."""
+    real = arenas._map
+    most = [0]
+
+    def map_some(size: int):
+        if size > most[0]:
+            raise OSError(12, "Cannot allocate memory")
+        return real(size)
+
+    def act(pool: BufferPool) -> None:
+        for most[0] in (64 * KIB, 0):
+            pool.copy(Plain(300 * KIB), Sink())
+        with pool.tee(Plain(300 * KIB), Sink()) as reader:
+            reader.read()
+        with suppress(Overloaded):
+            pool.acquire(5000)
+
+    def tidy() -> None:
+        gc.collect()
+        assert not reserve.turn.locked()
+        with monkeypatch.context() as patch:
+            patch.setattr(arenas, "_map", real)
+            reserve.lay_by()
+
+    monkeypatch.setattr(arenas, "_map", map_some)
+    # An interrupt in the finalizer of a tee: whoever keeps that error keeps its frames, and the lease in them.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    assert interrupt_everywhere(make, act, tidy) > 500
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def _own_chunk(run: Copy, size: int) -> OwnChunk:
             return OwnChunk(size)
         except (OSError, MemoryError) as error:
             if size <= mmap.PAGESIZE:
-                raise Refused(size, error) from error
+                raise Refused(size, str(error) or type(error).__name__) from error
             if run.fallback is None:
                 fell_back(run, REFUSED)
             size //= 2

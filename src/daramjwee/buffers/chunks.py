@@ -43,7 +43,7 @@ class Chunks(Holdings):
         super().__init__(config, ledger, gated=gated)
         self.samples: deque[tuple[int, int]] = deque(maxlen=2 * SAMPLES_DUE)
         # Called with what the system said, outside of the lock, when it gave no memory.
-        self.tell_refusal: Callable[[Refused], object] = str
+        self.tell_refusal: Callable[[str], object] = str
         self.overloads = 0
         self.waits = 0
         self.wait_seconds = 0.0
@@ -122,13 +122,16 @@ class Chunks(Holdings):
                 self._recalibrate(now)
         if now - self._maintained_at >= self._config.max_idle_age:
             self.maintain(now)
+        before = self.refusals
         try:
             chunk = self._attempt(size, rank, private, last=False)
-        except Refused as error:
+        except Refused:
             # Give back what is idle, of whatever class, and ask for no more than is needed.
-            self.tell_refusal(error)
+            self.tell_refusal(self.refused)
             self._give_back()
             return self._attempt(size, rank, private, last=True)
+        if self.refusals != before:
+            self.tell_refusal(self.refused)  # what was free, or less, serves this time
         if chunk is None:
             # Another class's idle memory may fill the ledger, or this pool's share of it.
             at = bisect_left(self._sizes, size)
@@ -222,7 +225,7 @@ class Chunks(Holdings):
         if chunk is not None:
             return chunk
         if refused is not None:
-            self.tell_refusal(refused)
+            self.tell_refusal(self.refused)
             raise refused
         if waiter.closed or self.closed:
             raise closed_error()

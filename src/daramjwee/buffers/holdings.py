@@ -51,9 +51,9 @@ UNKNOWN_PLACE = "not recorded"
 class Refused(Overloaded):
     """The system gave no memory; nothing is mapped or charged."""
 
-    def __init__(self, total: int, error: BaseException) -> None:
+    def __init__(self, total: int, said: str) -> None:
         super().__init__(
-            f"the system gives no {format_size(total)} of memory: {str(error) or type(error).__name__}; raise the limit of the "
+            f"the system gives no {format_size(total)} of memory: {said}; raise the limit of the "
             "process or its container (`daramjwee doctor` shows them), or lower max_pool_bytes",
             retry_after=1.0,
         )
@@ -124,6 +124,7 @@ class Holdings:
         self.leases_lost = 0
         self._places: dict[str, int] = {}
         self.maps = self.mapped_in_all = self.refusals = 0
+        self.refused = ""  # what the system said when it last gave no memory
         # Leases that were not served from a free chunk, by rank: in a chunk, and in memory mapped for them.
         self._missed = [0] * RANKS
         self._direct = [0] * RANKS
@@ -262,8 +263,9 @@ class Holdings:
                 self._ledger.settle()
             if not isinstance(error, (OSError, OverflowError, MemoryError)):
                 raise
+            self.refused = str(error) or type(error).__name__
             self.refusals += 1
-            raise Refused(total, error) from error
+            raise Refused(total, self.refused) from error
         arena.chunks[0].misses += 1
         (self._missed if kind.size else self._direct)[rank] += 1
         return arena.chunks[0]

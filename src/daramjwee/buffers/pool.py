@@ -238,7 +238,7 @@ class BufferPool:
         """Internal, for a copy that the system `refused` memory: the process's reserve when its turn comes, or a small
         chunk if one is to be had meanwhile; else raises `refused`."""
         until = monotonic() + timeout
-        while reserve.memory is not None:
+        while reserve.chunk is not None:
             left = until - monotonic()
             room = reserve.borrow(max(0.0, min(left, LOOK_AGAIN_SECONDS)))
             if room is not None:
@@ -551,14 +551,14 @@ class BufferPool:
         )
 
 
-def _teller(pool: BufferPool) -> Callable[[Refused], object]:
+def _teller(pool: BufferPool) -> Callable[[str], object]:
     """Tells the pool that the system refused memory, and does not keep it alive."""
     ref = weakref.ref(pool)
 
-    def tell(refused: Refused) -> None:
+    def tell(said: str) -> None:
         found = ref()
         if found is not None:
-            found._care.note_refusal(str(refused.__cause__ or refused))
+            found._care.note_refusal(said)
 
     return tell
 

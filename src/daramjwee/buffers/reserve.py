@@ -9,16 +9,20 @@ Design: docs/design/memory.md
 
 from __future__ import annotations
 
-import mmap
 import threading
+from collections import deque
+from sys import getrefcount
 from typing import TYPE_CHECKING
 
+from daramjwee.buffers.arenas import ALONE, Arena
 from daramjwee.buffers.ledger import reset_after_fork
 from daramjwee.units import KIB
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from daramjwee.buffers.arenas import Chunk
 
 # The chunk of the highest level of pressure: copies through it take 15-25 % longer (docs/design/memory.md).
 RESERVE_BYTES = 64 * KIB
@@ -53,7 +57,11 @@ class ReserveRoom:
         except AttributeError:
             pass  # an interrupt came before there was one
         except BufferError:
-            self._reserve.memory = None  # somebody kept a view: it is theirs now, and another is laid by later
+            pass  # something was made over the view itself: it counts as a survivor below
+        try:
+            chunk = self._reserve.chunk
+            if chunk is not None and getrefcount(chunk.memory) > ALONE:
+                self._reserve.chunk = None  # somebody kept a view: it is theirs now, and another is laid by later
         finally:
             # No call between the two: an interrupt comes before the first or after the second.
             self.taken = False
@@ -69,21 +77,22 @@ class Reserve:
     fork_order = 1
 
     def __init__(self) -> None:
-        self.memory: mmap.mmap | None = None
+        self.chunk: Chunk | None = None
         self.turn = threading.Lock()
         reset_after_fork(self)
 
     def lay_by(self) -> None:
         """Have it, from now on, if that is possible. Cheap when it is there."""
-        if self.memory is not None:
+        if self.chunk is not None:
             return
+        arena = Arena(RESERVE_BYTES, ())
         try:
-            memory = mmap.mmap(-1, RESERVE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            arena.carve(RESERVE_BYTES, deque(), None)  # type: ignore[arg-type]  # it comes back by its room, not home
         except (OSError, MemoryError):
             return  # too late: whoever comes next tries again
-        for at in range(0, RESERVE_BYTES, mmap.PAGESIZE):
-            memory[at] = 1  # or the system would look for a page only when none is left
-        self.memory = memory
+        chunk = arena.chunks[0]
+        chunk.poison()  # touched, or the system would look for pages only when none is left
+        self.chunk = chunk
 
     def borrow(self, timeout: float) -> ReserveRoom | None:
         """All of it, within `timeout` seconds; None where there is none, or others have it for longer."""
@@ -91,15 +100,16 @@ class Reserve:
         # A loop over `map` and not a call: after it an interrupt could leave the turn taken.
         for _ in filter(None, map(self.turn.acquire, (True,), (timeout,))):
             room.taken = True
-            if self.memory is not None:
-                room.view = memoryview(self.memory)
+            chunk = self.chunk
+            if chunk is not None:
+                room.view = chunk.buffer.raw()
                 return room
             room.release()
         return None
 
     def _after_fork_in_child(self) -> None:
         # A copy of the parent's may be under way in it, in a thread that is not here.
-        self.memory = None
+        self.chunk = None
         self.turn = threading.Lock()
 
 

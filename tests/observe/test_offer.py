@@ -783,3 +783,14 @@ def test_what_is_no_pool_is_refused_with_what_to_give(tmp_path, subject):
     with pytest.raises(TypeError, match=r"cannot offer a dashboard: give a BufferPool .* cache\.offer_dashboard\(\)"):
         offer_dashboard(subject, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_another_user_is_told_with_whom_to_ask_as(tmp_path, monkeypatch):
+    """Not that it should be a folder, which it is."""
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("daramjwee.observe.client.Folder", refuse)  # the tests may run as root, who may look anywhere
+    with pytest.raises(ConfigError, match="may not be looked into by this user; ask as the user of the process"):
+        find(tmp_path)

@@ -49,6 +49,9 @@ def find(path: str | os.PathLike[str]) -> tuple[str, ...]:
             return tuple(os.path.join(whole, name) for name in living(folder))
     except FileNotFoundError:
         raise NoDashboard(f"there is no folder or socket {whole}") from None
+    except PermissionError:
+        mend = "may not be looked into by this user; ask as the user of the process, or as root"
+        raise ConfigError([Problem("path", whole, mend)], subject="dashboard") from None
     except OSError as error:
         mend = f"cannot be looked into ({error.strerror or error}); give the folder of a file tier, or a socket"
         raise ConfigError([Problem("path", whole, mend)], subject="dashboard") from error

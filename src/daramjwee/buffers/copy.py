@@ -266,10 +266,18 @@ def _carry_out(
         if source.readinto is None:
             run.by_reads(decision.chunk_size, src, sink)
         else:
-            room = _room_for(run, source, src, sink, dst, decision, pool, timeout, private=private, tried=tried)
-            if room is None:
-                run.tell_end()
-                return DIRECT
+            size = decision.chunk_size
+            room: Lease | ReserveRoom | None
+            try:
+                room = pool.lend(size, timeout, private=private)
+            except Refused as error:
+                room = _without_chunk(run, source, src, sink, dst, pool, timeout, error, tried=tried)
+                if room is None:
+                    run.tell_end()
+                    return DIRECT
+            else:
+                if room.size < size:
+                    fell_back(run, REFUSED)
             with room:
                 through(run, room, source, src, sink, dst)
     except OSError as error:
@@ -281,28 +289,29 @@ def _carry_out(
     return strategy
 
 
-def _room_for(
-    run: Copy, source: Source, src: Any, sink: Sink, dst: Any, decision: Decision, pool: Lender, timeout: float,
-    *, private: bool, tried: bool,
-) -> Lease | ReserveRoom | None:  # fmt: skip
-    """Memory to copy through. Where the system gives none: less, then the kernel's own copy, which needs none (None: it has
-    copied all), then the reserve, and then `Overloaded`, before any byte has moved."""
-    size = decision.chunk_size
-    try:
-        room: Lease | ReserveRoom = pool.lend(size, timeout, private=private)
-    except Refused as error:
-        fell_back(run, REFUSED)
-        if not tried and kernel_serves(source.kind, sink.kind) and copy_by_kernel(run, source, src, dst, sink):
-            return None
-        room = pool.lend_reserve(timeout, error)
-    else:
-        if room.size < size:
-            fell_back(run, REFUSED)
-    return room
+def _without_chunk(
+    run: Copy,
+    source: Source,
+    src: Any,
+    sink: Sink,
+    dst: Any,
+    pool: Lender,
+    timeout: float,
+    refused: Refused,
+    *,
+    tried: bool,
+) -> Lease | ReserveRoom | None:
+    """What a copy does for which the system gives no chunk, however small: the kernel's own copy, which needs none (None: it
+    has copied all), then the reserve; else `Overloaded`, before any byte has moved."""
+    fell_back(run, REFUSED)
+    if not tried and kernel_serves(source.kind, sink.kind) and copy_by_kernel(run, source, src, dst, sink):
+        return None
+    return pool.lend_reserve(timeout, refused)
 
 
 def lend(run: Copy, pool: Lender, size: int, timeout: float) -> Lease | ReserveRoom:
-    """The same where the kernel has no part in it."""
+    """Memory to copy through, where the kernel has no part in it; less than `size`, or the reserve, when the system gives
+    no more."""
     try:
         room: Lease | ReserveRoom = pool.lend(size, timeout)
     except Refused as error:

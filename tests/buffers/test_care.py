@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, Strategy
+from daramjwee.buffers.insight.monitor import Monitor
 from daramjwee.buffers.pressure import EFFECTS, MemoryPressure, PressureLevel, Thresholds
 from daramjwee.errors import Overloaded
 from daramjwee.testing import ManualClock
@@ -217,3 +218,53 @@ def test_a_reconfigured_pool_keeps_the_part_of_the_gate_that_pressure_leaves(poo
     assert places(pool) == 3
     calm_down(pool, root, clock)
     assert places(pool) == 6
+
+
+class Overtaken:
+    """Calls `meanwhile` at the first call of `call`, once that is decided and before it is done."""
+
+    def __init__(self, call, meanwhile) -> None:
+        self.call, self.meanwhile = call, meanwhile
+
+    def __call__(self, *args, **kwargs):
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return self.call(*args, **kwargs)
+
+
+@pytest.mark.parametrize("where", ["chunks", "gate", "alert"])
+def test_of_two_who_tell_a_pool_of_pressure_at_once_the_last_one_holds(pool, monkeypatch, where):
+    """What one had decided before the other came is not done after it: the memory that is kept, the places in the gate,
+    and the alert that is told are those of the level that the pool has."""
+    heard = []
+    pool.monitor.listen(lambda alert: heard.append(int(alert.value)))
+    of, name = {
+        "chunks": (pool._chunks, "relieve"), "gate": (pool.gate, "reconfigure"), "alert": (pool.monitor, "note_pressure"),
+    }[where]  # fmt: skip
+    monkeypatch.setattr(of, name, Overtaken(getattr(of, name), lambda: pool.relieve(NORMAL)))
+    pool.relieve(CRITICAL)
+    assert pool.pressure is NORMAL and pool._chunks.keeps_idle and places(pool) == MOST
+    assert not pool.monitor.active and heard[-1:] in ([], [NORMAL])
+
+
+def test_an_interrupt_while_pressure_is_felt_leaves_all_of_it_to_the_next_look(pool, monkeypatch):
+    def interrupt(*limits) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool.gate, "reconfigure", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        pool.relieve(CRITICAL)
+    pool.maintain()
+    assert pool.pressure is CRITICAL and places(pool) == MOST // 4 and not pool._chunks.keeps_idle
+
+
+def test_a_finalizer_that_asks_while_the_monitor_is_made_gets_the_same(root, clock, monkeypatch):
+    """The collector may run in the making of it, which takes no lock meanwhile."""
+    with BufferPool(clock=clock) as pool:
+        monkeypatch.setattr(
+            "daramjwee.buffers.insight.monitor.Monitor", Overtaken(Monitor, lambda: asked.append(pool.monitor))
+        )
+        asked = []
+        assert pool.monitor is asked[0]

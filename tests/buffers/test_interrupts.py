@@ -23,6 +23,7 @@ from daramjwee.buffers import (
     waiting,
 )
 from daramjwee.buffers.reserve import reserve
+from daramjwee.buffers.upkeep import upkeep
 from daramjwee.errors import DaramjweeError, Overloaded
 from daramjwee.units import KIB, MIB
 
@@ -81,8 +82,9 @@ def trouble_of(pool: BufferPool) -> str:
         locks.append(pool.gate._lock)
     if any(lock.locked() for lock in locks):
         return "a lock is taken"
-    pool.maintain()
-    stats = pool.stats()
+    with upkeep._looking:  # what it gives back is credited when it has done its look
+        pool.maintain()
+        stats = pool.stats()
     free = sum(kind.free * kind.size for kind in stats.chunks)
     wrong = [
         (ledger.held, stats.arena_bytes, "held, mapped"),
@@ -91,7 +93,8 @@ def trouble_of(pool: BufferPool) -> str:
         (stats.waiting + ledger.waiting + stats.gate.waiting + len(pool._chunks._visitors), 0, "waiting"),
         (stats.quarantined + stats.private_bytes + stats.gate.active, 0, "quarantined, private, in the gate"),
     ]
-    pool.close()
+    with upkeep._looking:
+        pool.close()
     wrong.append((ledger.held, 0, "held after close"))
     return "; ".join(f"{what}: {one} and {other}" for one, other, what in wrong if one != other)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import io
@@ -529,3 +530,38 @@ def test_a_pool_of_wrong_parts_is_refused_with_what_it_takes(kind):
         kind("64MiB")
     with pytest.raises(TypeError, match="ledger of a buffer pool is a MemoryLedger, not '64MiB'"):
         kind(ledger="64MiB")
+
+
+def test_a_reset_in_the_midst_of_a_look_makes_nothing_negative(monkeypatch):
+    """The look is taken from the base that held when it began, not from one that came after its figures."""
+    with BufferPool() as pool:
+        pool.acquire(5000).release()
+        snapshot = pool._snapshot
+
+        def overtaken():
+            seen = snapshot()
+            monkeypatch.undo()
+            pool.acquire(5000).release()
+            pool.reset_stats()
+            return seen
+
+        monkeypatch.setattr(pool, "_snapshot", overtaken)
+        stats = pool.stats()
+        assert (stats.total_gets, stats.total_puts, stats.total_operations) == (1, 1, 1) and stats.seconds >= 0
+
+
+@pytest.mark.parametrize("how", ["large", "async", "small"])
+def test_whatever_maps_memory_has_the_pool_looked_after(how):
+    """On the adaptive pool, large leases and those of tasks have ways of their own."""
+    with AdaptiveBufferPool() as pool:
+        if how == "async":
+
+            async def lease() -> None:
+                (await pool.acquire_async(5000)).release()
+
+            asyncio.run(lease())
+        else:
+            pool.acquire(5000 if how == "small" else 300 * KIB).release()
+        assert pool._chunks.mapped and upkeep.alive
+        with upkeep._looking:  # it is not marked while it is looked at
+            assert pool.kept

@@ -588,3 +588,15 @@ def test_repr_tells_level_reason_and_sources(fake_root, clock):
 def test_the_module_offers_what_it_says():
     """Names that others import from here exist."""
     assert all(hasattr(pressure, name) for name in pressure.__all__)
+
+
+def test_a_root_is_that_of_when_it_was_given(fake_root, monkeypatch, tmp_path):
+    """A forked child looks for its sources anew, and may be in another folder."""
+    root = fake_root()
+    root.v2(current=97, max=100)
+    monkeypatch.chdir(root.path)
+    pressure = MemoryPressure(root=".")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    pressure._after_fork_in_child()
+    assert pressure.poll() is PressureLevel.CRITICAL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import threading
 import weakref
@@ -87,8 +88,9 @@ def test_a_newcomer_does_not_wait_for_the_sleep_of_the_others():
     thread_of(keeper)
 
 
-def test_one_that_fails_is_told_and_the_others_are_looked_after_as_before(caplog):
+def test_one_that_fails_is_told_and_the_others_are_looked_after_as_before(caplog, monkeypatch):
     """SystemExit too: it ends this look, not the thread."""
+    monkeypatch.setattr("daramjwee.buffers.upkeep.AGAIN_SECONDS", 0.0)
     keeper = Upkeep()
     bad, worse, good = Thing(ValueError("no")), Thing(SystemExit(3)), Thing(0.0, 0.0, None)
     for thing in (bad, worse, good):
@@ -220,3 +222,26 @@ def test_counters_of_what_went_wrong_clear_before_the_thread_ends(unkept):
         while pool.look_after() is not None:
             clock.advance(1)
         assert not pool.monitor.active
+
+
+def test_what_failed_is_looked_after_again_as_it_may_hold_memory(monkeypatch):
+    monkeypatch.setattr("daramjwee.buffers.upkeep.AGAIN_SECONDS", 0.0)
+    keeper, thing = Upkeep(), Thing(SystemExit(3), ValueError("no"), None)
+    keeper.keep(thing)
+    assert thing.done.wait(PATIENCE)
+    thread_of(keeper)
+    assert thing.looks == 3 and not keeper._refs
+
+
+def test_copies_that_need_no_memory_start_no_thread_each(unkept):
+    """A thread for each copy by the kernel takes more than the copy: who holds nothing is looked after a while longer."""
+    clock = ManualClock()
+    with BufferPool(SOON, clock=clock) as pool:
+        pool.copy(io.BytesIO(bytes(100)), io.BytesIO())
+        assert pool.kept
+        assert pool.look_after() is not None
+        clock.advance(SOON.metrics_interval / 2)
+        assert pool.look_after() is not None
+        clock.advance(SOON.metrics_interval)
+        assert pool.look_after() is None
+        assert pool.look_after() is not None, "used again: looked after as long"

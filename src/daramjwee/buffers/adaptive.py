@@ -21,6 +21,7 @@ from daramjwee.buffers.lease import Lease
 from daramjwee.buffers.pool import AnyLease, BufferPool
 from daramjwee.buffers.pressure import EFFECTS
 from daramjwee.buffers.sizes import PAGE_SHIFT
+from daramjwee.buffers.upkeep import upkeep
 from daramjwee.buffers.waiting import wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
@@ -134,7 +135,7 @@ class AdaptiveBufferPool(BufferPool):
                 rank = chunk.rank if count == chunk.size else bisect_right(self._bounds, count)
                 uses = gets[rank] = gets[rank] + 1
                 return self._lease_of(chunk, count, lease, uses)
-        return self._lease_of(chunks.obtain(count, bisect_right(self._bounds, count), seconds), count, lease)
+        return self._lease_of(self._obtain(count, bisect_right(self._bounds, count), seconds), count, lease)
 
     async def acquire_async(
         self,
@@ -166,6 +167,8 @@ class AdaptiveBufferPool(BufferPool):
             if slot is not None:
                 slot.release()
             raise
+        if not (self.kept and upkeep.alive):
+            upkeep.keep(self)
         if self._tallies.detailed:
             self._time_lease(lease, perf_counter_ns() - timed, 1)
         return lease
@@ -191,9 +194,16 @@ class AdaptiveBufferPool(BufferPool):
 
     def _fit_gate(self) -> None:
         """Have the gate let in as many as are configured, or the part of them that the pressure on memory leaves."""
+        limits = None
+        while limits != (
+            limits := self._gate_limits()
+        ):  # another thread may have changed them, and been overtaken here
+            self.gate.reconfigure(*limits)
+
+    def _gate_limits(self) -> tuple[int, int, int]:
         config = self._config
         operations = max(1, int(config.max_concurrent_large_ops * EFFECTS[self._pressure].large_operations))
-        self.gate.reconfigure(operations, self._ledger.limit, config.max_queued_large_ops)
+        return operations, self._ledger.limit, config.max_queued_large_ops
 
     def close(self) -> None:
         """As `BufferPool.close`; who waits in the gate gets `Closed`."""

@@ -1,6 +1,7 @@
 """Care of a pool: what is done between operations, so that memory comes back and somebody hears when something is wrong.
 
-Invariant: one thread looks at a time, and the others go on; a change of pressure takes effect before it is told.
+Invariant: one thread looks at a time, and the others go on; a change of pressure takes effect before it is told, and
+changes are told in order, each from the level that was told before.
 Threads: any. No lock of the pool is held while alerts go out.
 Design: docs/design/pressure.md
 """
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # An alert on what was counted clears at the next look at the latest; one on a latency may hold as long as nothing is timed.
 IDLE_LOOKS = 2
+# So long (or `metrics_interval`, where that is less) a pool that holds nothing is looked after: what it is used for next may
+# need no memory either, and a thread for each such copy would take ten times as long as the copy.
+LINGER_SECONDS = 10.0
 
 
 class Cared(Protocol):
@@ -50,12 +54,15 @@ class Care:
     def __init__(self, pool: Cared, pressure: MemoryPressure | None) -> None:
         self._pool = pool
         self._told: PressureLevel = NORMAL
+        self._noted: PressureLevel = NORMAL
         self._sources = pressure
         self._monitor: Monitor | None = None
         self._looking = threading.Lock()
+        self._telling = threading.Lock()
         self._making = threading.Lock()
         self._aged_at = pool._clock.monotonic()
         self._idle_looks = 0
+        self._idle_since: float | None = None
 
     @property
     def sources(self) -> MemoryPressure:
@@ -63,9 +70,10 @@ class Care:
         if self._sources is None:
             from daramjwee.buffers.pressure import MemoryPressure
 
-            with self._making:
+            made = MemoryPressure(ledger=self._pool._ledger, clock=self._pool._clock)
+            with self._making:  # nothing is made in there: the collector could run a finalizer that asks here, too
                 if self._sources is None:
-                    self._sources = MemoryPressure(ledger=self._pool._ledger, clock=self._pool._clock)
+                    self._sources = made
         return self._sources
 
     @property
@@ -74,9 +82,10 @@ class Care:
         if self._monitor is None:
             from daramjwee.buffers.insight.monitor import Monitor
 
-            with self._making:
+            made = Monitor(self._pool._config.metrics_interval, clock=self._pool._clock)
+            with self._making:  # as above
                 if self._monitor is None:
-                    self._monitor = Monitor(self._pool._config.metrics_interval, clock=self._pool._clock)
+                    self._monitor = made
         return self._monitor
 
     def follow(self, config: BufferPoolConfig) -> None:
@@ -90,11 +99,14 @@ class Care:
         return self._be_under(max(level, self.sources.level))
 
     def _be_under(self, level: PressureLevel) -> int:
-        before = self._pool._pressure
-        freed = self._pool._feel(level)
-        if level is not before:
-            reason = self.sources.reason if self.sources.level is level else "as the pool was told"
-            self.monitor.note_pressure(before, level, reason)
+        pool = self._pool
+        before = pool._pressure
+        try:
+            freed = pool._feel(level)
+        except BaseException:  # an interrupt: as if nothing had been felt, so that the next look does all of it
+            pool._pressure = before
+            raise
+        self._tell_changes()
         return freed
 
     def note_refusal(self, what: str) -> None:
@@ -102,6 +114,22 @@ class Care:
         self.sources.note_refusal(what)
         if self._pool._pressure is not self.sources.level:
             self._be_under(self.sources.level)
+
+    def _tell_changes(self) -> None:
+        # Who finds the lock taken leaves it to the holder, who looks again after letting go.
+        while self._noted is not self._pool._pressure:
+            for _ in filter(None, map(self._telling.acquire, NO_WAIT)):
+                try:
+                    before, level = self._noted, self._pool._pressure
+                    self._noted = level
+                    if level is not before:
+                        reason = self.sources.reason if self.sources.level is level else "as the pool was told"
+                        self.monitor.note_pressure(before, level, reason)
+                finally:
+                    self._telling.release()
+                break
+            else:
+                return
 
     def maintain(self, now: float) -> int:
         """Do everything; bytes given back."""
@@ -138,13 +166,20 @@ class Care:
         chunks = pool._chunks
         if chunks.mapped or chunks.private or chunks.lost or pool._pressure is not NORMAL:
             self._idle_looks = 0
-        elif self._idle_looks >= IDLE_LOOKS or not self.monitor.active:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+        elif now - self._idle_since >= min(LINGER_SECONDS, config.metrics_interval) and (
+            self._idle_looks >= IDLE_LOOKS or not self.monitor.active
+        ):
+            self._idle_since = None  # who uses it again is looked after as long
             return None
         return min(interval, self.sources.interval)
 
     def after_fork(self) -> None:
         """In the child: nobody looks, and nothing was seen yet."""
         self._looking = threading.Lock()
+        self._telling = threading.Lock()
         self._making = threading.Lock()
         if self._monitor is not None:
             self._monitor.after_fork()

@@ -289,16 +289,17 @@ class BufferPool:
     def _time_leases(self, *, wanted: bool) -> None:
         """Time leases from now on, or no more. What times them takes the place of what does not: so they cost nothing
         while nobody wants to know."""
-        if wanted is self._tallies.detailed:
-            return
-        self._tallies.detailed = wanted
+        # Each step may be done again: an interrupt, a fork or another thread may have come between any two.
         if wanted:
-            collector.watch()
+            collector.watch(self)
             self.acquire = self._acquire_timed  # type: ignore[method-assign]
             self._acquire_slowly = self._acquire_slowly_timed  # type: ignore[method-assign]
-        else:
-            collector.unwatch()
-            del self.acquire, self._acquire_slowly
+        self._tallies.detailed = wanted
+        if not wanted or self.closed:  # closed meanwhile, perhaps, by who found nothing to undo
+            self._tallies.detailed = False
+            vars(self).pop("acquire", None)
+            vars(self).pop("_acquire_slowly", None)
+            collector.unwatch(self)
 
     def _acquire_timed(
         self,
@@ -410,7 +411,8 @@ class BufferPool:
 
     def stats(self) -> BufferPoolStats:
         """A snapshot of the counters and of what is held. Also takes up what lost leases left."""
-        return self._snapshot().since(self._base)
+        base = self._base  # first: a reset meanwhile would make a base that is later than the snapshot
+        return self._snapshot().since(base)
 
     def reset_stats(self) -> None:
         """Count from now on, and take the peak anew. What is held now is not forgotten."""
@@ -492,7 +494,13 @@ class BufferPool:
     def _feel(self, level: PressureLevel) -> int:
         """Be under the pressure of `level` from now on; bytes given back."""
         self._pressure = level
-        return self._chunks.relieve(keeps_idle=EFFECTS[level].keeps_idle)
+        freed = 0
+        while True:
+            keeps = EFFECTS[self._pressure].keeps_idle
+            freed += self._chunks.relieve(keeps_idle=keeps)
+            # Another thread may have told of another level meanwhile, and have been overtaken here.
+            if keeps is EFFECTS[self._pressure].keeps_idle:
+                return freed
 
     def maintain(self) -> int:
         """Give memory back to the system that nobody has used for `max_idle_age`, fit the sizes of chunks to what was asked

@@ -104,7 +104,8 @@ class MemoryPressure:
             problems.append(Problem("thresholds", thresholds, "must be Thresholds(...)"))
         if problems:
             raise ConfigError(problems, subject="MemoryPressure")
-        self._root = root
+        # Of today: a forked child may be in another folder when it looks anew.
+        self._root = os.path.abspath(root)
         self._ledger = ledger
         self._thresholds = thresholds
         self._clock = clock

@@ -26,6 +26,8 @@ THREAD_NAME = "daramjwee-upkeep"
 FAREWELL_SECONDS = 1.0
 # As often as anything is looked at, however short the configured intervals.
 SHORTEST_SECONDS = 0.02
+# After a look that failed. It may hold memory, and nobody else would ever give that back.
+AGAIN_SECONDS = 5.0
 
 
 class Kept(Protocol):
@@ -158,7 +160,7 @@ class Upkeep:
         except BaseException:  # a callback may raise SystemExit too: it ends this look, not the thread
             fields = {"event": "pool.upkeep_failed", "kind": type(thing).__name__}
             logger.exception("the upkeep of %s failed", type(thing).__name__, extra=fields)
-            seconds = None
+            seconds = AGAIN_SECONDS
         finally:
             self._at = 0
         with self._lock:

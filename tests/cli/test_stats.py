@@ -373,6 +373,15 @@ def test_a_socket_of_another_name_in_the_folder_is_told(daramjwee, folder):
         assert daramjwee("stats", path).returncode == 0
 
 
+def test_a_pool_that_rests_tells_no_share_of_nothing(tmp_path):
+    """0 % of no leases from free chunks would look like a fault."""
+    with AdaptiveBufferPool() as pool, offer_dashboard(pool, tmp_path) as dashboard:
+        told = msgspec.json.decode(ask(dashboard.path))
+    assert "free chunks" not in text_of(page_of(decode(msgspec.json.encode(told))))
+    told["pools"][0]["rates"] |= {"gets": 4.0, "reuse_rate": 0.75}
+    assert "4.0 leases/s, 75.0% of them from free chunks; over" in text_of(page_of(decode(msgspec.json.encode(told))))
+
+
 def test_the_worst_is_told_first_and_what_is_over_last(tmp_path):
     """Alerts that hold and findings together; a severity of a later release is shown all the same."""
     with AdaptiveBufferPool() as pool, offer_dashboard(pool, tmp_path) as dashboard:

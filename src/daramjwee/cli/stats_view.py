@@ -95,9 +95,10 @@ def _facts_of(pool: PoolSection) -> Iterator[tuple[str, str, str]]:
 
 def _rates_line(pool: PoolSection) -> str:
     rates = pool.rates
+    reused = f", {rates.reuse_rate:.1%} of them from free chunks" if rates.gets else ""  # of none there is no share
     return (
-        f"{_count(rates.operations)} operations/s, {format_size(rates.bytes)}/s, {_count(rates.gets)} leases/s, "
-        f"{rates.reuse_rate:.1%} of them from free chunks; over {rates.seconds:.1f} s"
+        f"{_count(rates.operations)} operations/s, {format_size(rates.bytes)}/s, {_count(rates.gets)} leases/s{reused}; "
+        f"over {rates.seconds:.1f} s"
     )
 
 

@@ -145,6 +145,23 @@ def test_defaults_are_above_without_hysteresis_once_a_minute():
     assert (rule.direction, rule.hysteresis, rule.cooldown, rule.severity) == ("above", 0.0, 60.0, Severity.WARNING)
 
 
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("reuse_rat", "did you mean reuse_rate? the metrics are"),
+        ("p99", "did you mean p99_latency_ns or p99_latency_ns."),
+        ("", "is no metric; the metrics are"),
+        (None, "is no metric; the metrics are"),
+        ("colour", "is no metric; the metrics are"),
+    ],
+)
+def test_a_metric_that_was_mistyped_is_answered_with_what_was_meant(typed, words):
+    """Before the list of all, which is long."""
+    with pytest.raises(ConfigError) as caught:
+        AlertRule(typed, 1)
+    assert words in str(caught.value)
+
+
 def test_an_unknown_metric_is_answered_with_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         AlertRule("hit_rate", 0)

@@ -244,8 +244,16 @@ def unknown_metric(name: object, field: str = "metric") -> Problem | None:
     """What is wrong with a metric's name; None when there is one of that name."""
     if isinstance(name, str) and name in METRICS:
         return None
-    known = ", ".join(sorted(METRICS))
-    return Problem(field, name, f"is no metric; the metrics are {known}")
+    near = _near(name) if isinstance(name, str) and name else []
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    return Problem(field, name, f"is no metric; {meant}the metrics are {', '.join(sorted(METRICS))}")
+
+
+def _near(name: str) -> list[str]:
+    """Names that may have been meant: those alike, else those that have it in them."""
+    from difflib import get_close_matches  # for a message only
+
+    return get_close_matches(name, METRICS, n=3) or [known for known in METRICS if name in known][:3]
 
 
 def start_of(stats: BufferPoolStats) -> BufferPoolStats:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from daramjwee.buffers.insight.alerts import (
     CALM,
+    REMEDIES,
     Alert,
     AlertRule,
     AlertState,
@@ -23,6 +24,7 @@ from daramjwee.buffers.insight.alerts import (
 )
 from daramjwee.buffers.insight.finding import Severity
 from daramjwee.buffers.insight.metrics import METRICS
+from daramjwee.buffers.insight.monitor import DEFAULT_RULES
 from daramjwee.errors import ConfigError
 
 RAISED, CLEARED = AlertState.RAISED, AlertState.CLEARED
@@ -182,6 +184,17 @@ def test_every_fault_of_a_rule_is_listed():
             AlertRule("overloads", threshold)
     with pytest.raises(ConfigError, match="metric"):
         msgspec.structs.replace(AlertRule("overloads", 0), metric=["overloads"])
+
+
+def test_an_alert_of_a_fault_says_what_to_do_about_it():
+    """Every rule that is there from the start has a remedy; it is told when the alert is raised, not when it is over."""
+    assert set(REMEDIES) == {rule.metric for rule in DEFAULT_RULES}
+    for rule in DEFAULT_RULES:
+        raised, cleared = (alert_of(rule, state, 1.0, 0.0).message for state in (RAISED, CLEARED))
+        assert raised.endswith(f"): {REMEDIES[rule.metric]}")
+        assert REMEDIES[rule.metric] not in cleared
+    below = alert_of(AlertRule("overloads", 5, direction="below"), RAISED, 1.0, 0.0)
+    assert below.message.endswith(")")
 
 
 def test_an_alert_says_what_happened_with_its_figures():

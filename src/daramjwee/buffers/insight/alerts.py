@@ -42,6 +42,18 @@ class AlertState(enum.StrEnum):
 ABOVE, BELOW = Direction.ABOVE, Direction.BELOW
 RAISED, CLEARED = AlertState.RAISED, AlertState.CLEARED
 
+# What to do about figures that mean a fault when they are above 0, in the words of a log line: who reads one may have no
+# pool at hand to ask. `pool.health()` says more.
+REMEDIES = {
+    "overloads": "release leases earlier, or raise max_pool_bytes (memory_limit of a cache)",
+    "gate_refused": "start fewer at once, or raise max_queued_large_ops",
+    "gate_timed_out": "raise max_concurrent_large_ops or acquire_timeout, or see what those under way wait for",
+    "refusals": "raise the memory limits of the process or its container; `daramjwee doctor` names them",
+    "lost_leases": "release each lease, best with `with`; leak_detection says where they were taken",
+    "gate_lost": "release each slot and lease, best with `with`",
+    "quarantined": "keep no slice of a lease's view beyond its release",
+}
+
 
 class _Subject(msgspec.Struct, frozen=True):
     metric: str
@@ -147,9 +159,12 @@ def alert_of(rule: AlertRule, state: AlertState, value: float, at: float) -> Ale
     beyond = (
         f"{rule.direction.value} {threshold}" if state is RAISED else f"no longer {rule.direction.value} {threshold}"
     )
+    message = f"{rule.metric} is {format_metric(rule.metric, value)}, {beyond} ({METRICS[rule.metric].description})"
+    if state is RAISED and rule.direction is ABOVE and rule.metric in REMEDIES:
+        message += f": {REMEDIES[rule.metric]}"
     return Alert(
         rule=rule, metric=rule.metric, state=state, value=value, threshold=rule.threshold, severity=rule.severity, at=at,
-        message=f"{rule.metric} is {format_metric(rule.metric, value)}, {beyond} ({METRICS[rule.metric].description})",
+        message=message,
     )  # fmt: skip
 
 

@@ -129,4 +129,5 @@ class _NoUpkeep:
 @pytest.fixture
 def unkept(monkeypatch):
     """Pools that no thread looks after: a test that looks itself would otherwise find somebody else looking."""
-    monkeypatch.setattr("daramjwee.buffers.pool.upkeep", _NoUpkeep())
+    for module in ("pool", "adaptive"):
+        monkeypatch.setattr(f"daramjwee.buffers.{module}.upkeep", _NoUpkeep())

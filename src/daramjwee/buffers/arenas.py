@@ -21,6 +21,11 @@ from daramjwee.units import KIB
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pickle import PickleBuffer  # noqa: TID251 - a view of memory, nothing is pickled
+    from types import CodeType
+
+    # Of the how many-th use of its chunk, where it was acquired, and from there outward, where that is recorded. No
+    # frames: they would keep what their functions hold.
+    Place = tuple[int, CodeType, int, tuple[tuple[CodeType, int], ...]]
 
 # What freed memory is filled with in debug mode: a value that is neither zero nor text, in steps of so much.
 POISON = b"\xdb" * (64 * KIB)
@@ -72,7 +77,7 @@ class Chunk:
         self.gets = [0] * RANKS
         self.misses = 0
         self.puts = 0
-        self.place: tuple[int, str, int] | None = None
+        self.place: Place | None = None
 
     @property
     def uses(self) -> int:
@@ -85,7 +90,15 @@ class Chunk:
         place = self.place
         if place is None or place[0] != self.uses:
             return ""
-        return f"{place[1]}:{place[2]}"
+        return f"{place[1].co_filename}:{place[2]}"
+
+    @property
+    def stack_at(self) -> str:
+        """Who acquired the lease at hand, innermost first, each in a line begun anew; empty where that was not recorded."""
+        place = self.place
+        if place is None or place[0] != self.uses:
+            return ""
+        return "".join(f"\n  {code.co_filename}:{line} in {code.co_qualname}" for code, line in place[3])
 
     def fit(self, size: int) -> None:
         """Have `buffer` cover exactly `size` bytes: a view of the whole buffer is made in two thirds of the time of a

@@ -8,6 +8,7 @@ Design: docs/design/memory.md
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from daramjwee.buffers.waiting import Waiter
     from daramjwee.model import Clock
 
+logger = logging.getLogger(__name__)
+
+# Lost leases are logged at most so often: a program that loses one loses many.
+TELL_SECONDS = 10.0
 # So many samples of sizes are worth a recalibration: some thousand leases, or so many requests on the slow path.
 SAMPLES_DUE = 128
 
@@ -56,6 +61,7 @@ class Chunks(Holdings):
         self._pending = False
         self._clock = clock
         self._maintained_at = self._calibrated_at = clock.monotonic()
+        self._told_at = -TELL_SECONDS
         self._histogram = SizeHistogram()
         self._calibrating = threading.Lock()
 
@@ -122,6 +128,7 @@ class Chunks(Holdings):
                 self._recalibrate(now)
         if now - self._maintained_at >= self._config.max_idle_age:
             self.maintain(now)
+        self._tell_lost(now)
         before = self.refusals
         try:
             chunk = self._attempt(size, rank, private, last=False)
@@ -366,7 +373,9 @@ class Chunks(Holdings):
             for kind in self._classes:
                 kind.take_idle(self._taken, None, now=now, age=age)
                 self._doom_locked()
-        return self._finish(wake)
+        freed = self._finish(wake)
+        self._tell_lost(now)
+        return freed
 
     # -- the end ----------------------------------------------------------------------------------------------
 
@@ -422,7 +431,22 @@ class Chunks(Holdings):
                 chunks=rows,
             )
         self._finish(wake)
+        self._tell_lost(self._clock.monotonic())
         return counts
+
+    def _tell_lost(self, now: float) -> None:
+        """Log that leases were lost, now and then. Never from a finalizer: whoever logs may wait for a lock."""
+        if not self._untold or now - self._told_at < TELL_SECONDS:
+            return
+        with self._lock:
+            count, self._untold = self._untold, 0
+            self._told_at = now
+            place = max(self._places, key=self._places.__getitem__, default="")
+        if count:
+            logger.warning(
+                "%d leases were lost without release, most of them acquired at %s; their memory was taken back: release "
+                "leases, best with `with`", count, place, extra={"event": "pool.lost_leases", "count": count, "place": place},
+            )  # fmt: skip
 
     def lost_places(self) -> tuple[tuple[str, int], ...]:
         """Where lost leases were acquired, as file:line, and how often; the most frequent first."""

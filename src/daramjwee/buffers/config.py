@@ -33,8 +33,9 @@ LARGEST_COUNT = 1 << 20
 class LeakDetection(enum.Enum):
     """How much is recorded about who leased a buffer, for the warning when it is lost.
 
-    OFF: nothing. SAMPLED: the first lease of each buffer and every 64th after. FULL: every lease; memory is also filled
-    with 0xDB when it comes back, so that whoever reads it without having written it is found out.
+    OFF: nothing. SAMPLED: the first lease of each buffer and every 64th after. FULL: every lease, with its stack (up
+    to 8 frames); memory is also filled with 0xDB when it comes back, so that whoever reads it without having written it is
+    found out.
     """
 
     OFF = "off"

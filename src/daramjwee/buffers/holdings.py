@@ -123,6 +123,7 @@ class Holdings:
         self.peak = 0
         self.leases_lost = 0
         self._places: dict[str, int] = {}
+        self._untold = 0  # lost leases that the log has not heard of
         self.maps = self.mapped_in_all = self.refusals = 0
         self.refused = ""  # what the system said when it last gave no memory
         # Leases that were not served from a free chunk, by rank: in a chunk, and in memory mapped for them.
@@ -290,6 +291,7 @@ class Holdings:
             suspects += (chunk,)
             self.leases_lost += 1
             self._places[place] = count
+            self._untold += 1
         for _ in range(len(suspects)):
             chunk = suspects.popleft()
             # Fewer after an interrupt of `Chunk.fit`.

@@ -121,14 +121,14 @@ class Lease:
         self._chunk = None
         home = chunk.home
         # Before others can have the chunk, and with it a place of their own.
-        place = chunk.place_at
+        place, stack = chunk.place_at, chunk.stack_at
         chunk.puts += 1
         home.lost.append(chunk)
         home.alert = True
         if not home.orphaned and not sys.is_finalizing():
             warnings.warn(
                 f"a lease of {format_size(self.size)} was lost without release{place and f' (acquired at {place})'}; its memory was "
-                "taken back: release it, best with `with`",
+                f"taken back: release it, best with `with`{stack}",
                 ResourceWarning,
                 stacklevel=2,
                 source=self,

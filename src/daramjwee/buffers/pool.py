@@ -39,7 +39,7 @@ from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import Duration, Size, format_size, parse_size
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import CodeType, TracebackType
     from typing import Self
 
     from daramjwee.buffers.arenas import Chunk
@@ -54,6 +54,8 @@ AnyLease = TypeVar("AnyLease", bound=Lease)
 # when its place is recorded (unless that is off) and its size noted; both cost as much as the whole lease.
 _UNMARKED = {LeakDetection.OFF: 63, LeakDetection.SAMPLED: 63, LeakDetection.FULL: 0}
 SAMPLE_EVERY = 64
+# With full leak detection, so many frames of who acquired a lease are kept.
+STACK_FRAMES = 8
 # Of leases that are served at once, so many are timed as one. A prime: programs like to do things in turns of 2, 4 or 10.
 TIME_EVERY = 61
 
@@ -278,7 +280,7 @@ class BufferPool:
     def _mark(self, chunk: Chunk, size: int, uses: int) -> None:
         """Record who has the chunk, and what was asked for."""
         if self._config.leak_detection is not LeakDetection.OFF:
-            _record_place(chunk)
+            _record_place(chunk, whole=self._config.leak_detection is LeakDetection.FULL)
         if uses % SAMPLE_EVERY == 0:
             self._chunks.sample(size, SAMPLE_EVERY)
             if size != chunk.size:
@@ -600,8 +602,14 @@ def parse_count(value: Any, field: str, call: str) -> int:
         raise ConfigError([Problem(field, value, str(error))], subject=f"BufferPool.{call}") from None
 
 
-def _record_place(chunk: Chunk) -> None:
+def _record_place(chunk: Chunk, *, whole: bool) -> None:
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("daramjwee.buffers"):
         frame = frame.f_back
-    chunk.place = (chunk.uses, frame.f_code.co_filename, frame.f_lineno)
+    code, line = frame.f_code, frame.f_lineno
+    stack: list[tuple[CodeType, int]] = []
+    caller = frame if whole else None
+    while caller is not None and len(stack) < STACK_FRAMES:
+        stack.append((caller.f_code, caller.f_lineno))
+        caller = caller.f_back
+    chunk.place = (chunk.uses, code, line, tuple(stack))

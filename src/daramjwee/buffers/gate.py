@@ -360,6 +360,12 @@ class LargeOperationGate:
         self._spare.append(token)
         return True
 
+    def _recall_all_locked(self) -> None:
+        # Not in the `with` of who calls this: in CPython 3.13 the jump back of such a loop is outside of its block, and an
+        # interrupt there left the lock taken.
+        while self._recall_locked():
+            pass
+
     def _issue_locked(self) -> None:
         kernel, share = self._kernel, self._share_bytes
         while not kernel.line and kernel.fits(share):
@@ -382,8 +388,7 @@ class LargeOperationGate:
             self._mixed = True
             # From here on every give-back looks; what came back just before, with the old share, is found now.
             self.alert = True
-            while self._recall_locked():
-                pass
+            self._recall_all_locked()
             self._serve_locked(now)
         self._settle()
 

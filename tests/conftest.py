@@ -40,7 +40,7 @@ BUDGETS_SECONDS = defaultdict(
         "fills": 90.0,
         "faults": 90.0,
         "stress": 240.0,
-        "cli": 120.0,
+        "cli": 240.0,
         "bench": 120.0,
     },
 )

@@ -111,7 +111,9 @@ def test_pressure_is_critical_from_the_moment_of_the_refusal_and_what_is_idle_go
     assert pool.pressure is PressureLevel.CRITICAL
     pool.look_after()
     assert pool.stats().arena_bytes == 0
-    assert [alert.metric for alert in heard] == ["pressure", "refusals"] and "Cannot allocate memory" in heard[0].message
+    assert [alert.metric for alert in heard] == ["pressure", "refusals"] and "Cannot allocate memory" in heard[
+        0
+    ].message
 
 
 def test_a_free_chunk_of_a_larger_size_serves_before_anything_is_given_back(system, pool):

@@ -59,6 +59,7 @@ def drawn(kind, **others):
 snapshots = drawn(
     BufferPoolStats,
     pressure=st.sampled_from(list(PressureLevel)),
+    system_pressure=st.sampled_from(list(PressureLevel)),
     operations=cells(),
     sizes=rows(SizeShare, seconds),
     allocation=drawn(AllocationStats),

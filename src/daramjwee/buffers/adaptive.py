@@ -67,7 +67,7 @@ class GatedLease(Lease):
             self._slot.lose()
         except AttributeError:
             pass  # its making was interrupted: a place without a lease goes back by itself
-        super().__del__()
+        self._lose()
 
 
 class AdaptiveBufferPool(BufferPool):

@@ -109,6 +109,17 @@ class Care:
         self._tell_changes()
         return freed
 
+    @property
+    def reason(self) -> str:
+        """Why the level is what it is: the reading, or that the pool was told."""
+        sources = self.sources
+        return "as the pool was told" if self._told > sources.level else sources.reason
+
+    @property
+    def system_level(self) -> PressureLevel:
+        """The level without what the ledger asks for."""
+        return self._told if self._sources is None else max(self._told, self._sources.system_level)
+
     def note_refusal(self, what: str) -> None:
         """The system gave no memory: under CRITICAL pressure from this moment."""
         self.sources.note_refusal(what)
@@ -123,8 +134,7 @@ class Care:
                     before, level = self._noted, self._pool._pressure
                     self._noted = level
                     if level is not before:
-                        reason = self.sources.reason if self.sources.level is level else "as the pool was told"
-                        self.monitor.note_pressure(before, level, reason)
+                        self.monitor.note_pressure(before, level, self.reason)
                 finally:
                     self._telling.release()
                 break

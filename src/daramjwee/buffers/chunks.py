@@ -444,7 +444,7 @@ class Chunks(Holdings):
             place = max(self._places, key=self._places.__getitem__, default="")
         if count:
             logger.warning(
-                "%d leases were lost without release, most of them acquired at %s; their memory was taken back: release "
+                "leases lost without release: %d, most of them acquired at: %s; their memory was taken back: release "
                 "leases, best with `with`", count, place, extra={"event": "pool.lost_leases", "count": count, "place": place},
             )  # fmt: skip
 

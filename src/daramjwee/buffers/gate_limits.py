@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from daramjwee.buffers.gate_kernel import PRIORITIES
 from daramjwee.errors import Closed, ConfigError, LimitExceeded, Overloaded, Problem
-from daramjwee.units import format_size, parse_duration, parse_size
+from daramjwee.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from daramjwee.buffers.gate_kernel import GateKernel, Priority
@@ -83,7 +83,7 @@ def line_full(kernel: GateKernel, busy: int, retry_after: float) -> Overloaded:
 
 def too_late(state: str, waited: float, ahead: int, retry_after: float) -> Overloaded:
     return Overloaded(
-        f"no place among the large operations came free within {waited:.1f} s, {ahead} were ahead in line: {state}; "
+        f"no place among the large operations came free within {format_duration(waited)}, {ahead} were ahead in line: {state}; "
         "raise max_concurrent_large_ops, the timeout, or, where bytes are short, the memory limit",
         retry_after=retry_after,
     )

@@ -112,6 +112,10 @@ class Lease:
         )
 
     def __del__(self) -> None:
+        self._lose()
+
+    def _lose(self) -> None:
+        """Have the memory taken back, and say so; called by a finalizer."""
         try:
             chunk = self._chunk
         except AttributeError:
@@ -130,7 +134,7 @@ class Lease:
                 f"a lease of {format_size(self.size)} was lost without release{place and f' (acquired at {place})'}; its memory was "
                 f"taken back: release it, best with `with`{stack}",
                 ResourceWarning,
-                stacklevel=2,
+                stacklevel=3,
                 source=self,
             )
 

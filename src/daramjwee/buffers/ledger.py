@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from daramjwee.buffers.ledger_kernel import LedgerKernel, Ticket
 from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
-from daramjwee.units import format_size, parse_duration, parse_size
+from daramjwee.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -222,7 +222,7 @@ class MemoryLedger:
     def overloaded(self, count: int, waited: float) -> Overloaded:
         """The error for a request of `count` bytes that has waited in vain."""
         return Overloaded(
-            f"no {format_size(count)} of memory came free within {waited:.1f} s: {format_size(self.held)} of "
+            f"no {format_size(count)} of memory came free within {format_duration(waited)}: {format_size(self.held)} of "
             f"{format_size(self.limit)} are held and {self.waiting} requests wait; {RAISE_LIMIT}, or the timeout",
             retry_after=max(LEAST_RETRY_SECONDS, waited),
         )

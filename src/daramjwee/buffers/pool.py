@@ -463,6 +463,7 @@ class BufferPool:
             ledger_held=self._ledger.held,
             ledger_limit=self._ledger.limit,
             pressure=self._pressure,
+            system_pressure=self._care.system_level,
             seconds=self._clock.monotonic() - self._born,
             operations=tallied.cells,
             sizes=self._chunks.asked(),
@@ -529,7 +530,7 @@ class BufferPool:
             self._config,
             closed=self.closed,
             places=self._chunks.lost_places(),
-            pressure_reason=self.memory_pressure.reason,
+            pressure_reason=self._care.reason,
         )
 
     # -- the end -----------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class MemoryPressure:
         self._ledger = ledger
         self._thresholds = thresholds
         self._clock = clock
-        self._state = State()
+        self._state = self._system = State()
         self._readings: tuple[Reading, ...] = ()
         self._begin()
         reset_after_fork(self)
@@ -124,6 +124,11 @@ class MemoryPressure:
     def level(self) -> PressureLevel:
         """The level as it was last known. Reads nothing."""
         return CRITICAL if self._refusals else self._state.level
+
+    @property
+    def system_level(self) -> PressureLevel:
+        """The same without the ledger: how short memory is outside of it. Reads nothing."""
+        return CRITICAL if self._refusals else self._system.level
 
     @property
     def reason(self) -> str:
@@ -174,8 +179,11 @@ class MemoryPressure:
         while self._refusals:
             # The state first: there is no moment between the two at which the level is not CRITICAL.
             self._state = refuse(self._state, self._refusals[0])
+            self._system = refuse(self._system, self._refusals[0])
             self._refusals.popleft()
         self._state, self._readings = step(self._state, samples, now, self._thresholds)
+        outside = [sample for sample in samples if sample.measure is not Measure.LEDGER]
+        self._system, _ = step(self._system, outside, now, self._thresholds)
 
     def note_refusal(self, what: str = "the system refused memory") -> None:
         """An allocation failed: CRITICAL from this moment, and back by the rule for all. Takes no lock."""

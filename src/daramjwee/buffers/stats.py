@@ -143,7 +143,7 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
     `private_bytes`: mapped for one lease each; `peak_bytes`: the most of both together. `waiting`: requests in line.
     `ledger_held` of `ledger_limit`: bytes charged by all who share the pool's ledger.
 
-    `pressure`: the level now; `seconds`: what the counters cover. `sizes`: what was asked for of late. `allocation`: of
+    `pressure`: the level now; `system_pressure`: the same without what the ledger asks for; `seconds`: what the counters cover. `sizes`: what was asked for of late. `allocation`: of
     the whole process. `chunks`: one row for each size of chunk, since the pool was made; their sums are the totals of the
     pool. `gate`: large operations under way, waiting and sent away; all zero on a pool without a gate.
     """
@@ -174,6 +174,7 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
     ledger_held: int = 0
     ledger_limit: int = 0
     pressure: PressureLevel = NORMAL
+    system_pressure: PressureLevel = NORMAL
     seconds: float = 0.0
     operations: tuple[OperationStats, ...] = ()
     sizes: tuple[SizeShare, ...] = ()
@@ -224,7 +225,10 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
         return self.of(strategy=DIRECT).count
 
     def of(self, *, size_class: SizeClass | None = None, strategy: Strategy | None = None) -> Operations:
-        """The sum of the operations of one size class, one strategy, both, or (None) all."""
+        """The sum of the operations of one size class, one strategy, both, or (None) all. `ValueError` for a name of
+        neither."""
+        size_class = None if size_class is None else SizeClass(size_class)
+        strategy = None if strategy is None else Strategy(strategy)
         return sum_of(
             cell
             for cell in self.operations
@@ -264,6 +268,7 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
             self,
             **changes,
             pressure=max(self.pressure, other.pressure),
+            system_pressure=max(self.system_pressure, other.system_pressure),
             seconds=max(self.seconds, other.seconds),
             operations=_merged(self.operations, other.operations, _cell_key, OperationStats.__add__),
             sizes=_merged(self.sizes, other.sizes, _size_key, _add_shares),

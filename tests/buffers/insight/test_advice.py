@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import re
+import threading
 from pathlib import Path
 
 import msgspec
@@ -113,7 +114,7 @@ def private(count: int) -> tuple[ChunkClassStats, ...]:
 
 
 def stats(**fields) -> BufferPoolStats:
-    return BufferPoolStats(**fields)
+    return BufferPoolStats(**({"system_pressure": fields.get("pressure", NORMAL)} | fields))
 
 
 SLOW_GATE = gate(entered=64, waited=16, wait_seconds=0.64)
@@ -358,3 +359,28 @@ def test_the_page_names_each_rule_with_its_field_and_direction():
         for field, direction in zip(re.findall(r"\w+", fields), directions.split(", "), strict=True)
     }
     assert told == {setup.found for setup in setups.SEEDED}
+
+
+def test_a_pool_that_is_too_small_is_told_so_while_its_requests_wait(unkept):
+    """Requests that wait are pressure of the pool's own making: no reason to keep the advice back, and health does not ask
+    for a larger machine."""
+    with AdaptiveBufferPool(Config(max_pool_bytes="1MiB")) as pool:
+        held = [pool.acquire(255 * KIB) for _ in range(4)]
+        waiting = [threading.Thread(target=lambda: pool.acquire(255 * KIB, timeout=30).release()) for _ in range(16)]
+        for thread in waiting:
+            thread.start()
+        while pool.stats().waiting < len(waiting):
+            pass
+        pool.memory_pressure.poll(force=True)
+        pool.maintain()
+        assert pool.pressure is HIGH and pool.stats().system_pressure is NORMAL
+        (finding,) = (finding for finding in pool.health() if finding.code == "pressure")
+        assert "raise max_pool_bytes" in finding.remedy and "ledger" in finding.seen
+        for lease in held:
+            lease.release()
+        for thread in waiting:
+            thread.join()
+        for _ in range(100):
+            pool.acquire(255 * KIB).release()
+        assert pool.pressure is HIGH
+        assert "max_pool_bytes" in {finding.field for finding in advise(pool.stats(), pool.config)}

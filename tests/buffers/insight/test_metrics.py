@@ -105,7 +105,7 @@ EXPECTED = {
     "gate_wait_seconds": 4,
     # what is now
     "active_buffers": 3, "quarantined": 2, "arena_bytes": 400, "idle_bytes": 100, "private_bytes": 100, "peak_bytes": GIB,
-    "waiting": 5, "ledger_held": 600, "ledger_limit": 2000, "pressure": 2, "seconds": 110,
+    "waiting": 5, "ledger_held": 600, "ledger_limit": 2000, "pressure": 2, "system_pressure": 0, "seconds": 110,
     "gate_active": 1, "gate_active_bytes": 2, "gate_waiting": 6, "gate_waiting_high": 1, "gate_waiting_normal": 2,
     "gate_waiting_low": 3, "gate_longest_wait": 2.5,
     # made of what was added

@@ -205,7 +205,7 @@ def _no_lease_is_lost(stats: BufferPoolStats, config: BufferPoolConfig) -> Chang
 def _timeout_short(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     timeout, gate = config.acquire_timeout, stats.gate
     # 0 is a decision: never wait.
-    if not 0 < timeout < SHORT_TIMEOUT_SECONDS or stats.pressure >= HIGH:
+    if not 0 < timeout < SHORT_TIMEOUT_SECONDS or stats.system_pressure >= HIGH:
         return None
     late = 0
     # A call's own timeout is none of ours. Whoever gave up by the configured one waited as long as that; and nobody waits
@@ -390,7 +390,7 @@ def _queue_short(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
     if (
         not _often(stats.gate.refused, stats.gate.entered)
         or config.max_queued_large_ops >= USUAL_QUEUE
-        or stats.pressure >= HIGH
+        or stats.system_pressure >= HIGH
     ):
         return None
     return Change(
@@ -424,13 +424,18 @@ def _gate_narrow(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
 
 def _gate_wide(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     gate, operations = stats.gate, config.max_concurrent_large_ops
-    if gate.entered < ENOUGH or gate.waited or not _often(_waits(stats), stats.total_gets) or stats.pressure < HIGH:
+    if (
+        gate.entered < ENOUGH
+        or gate.waited
+        or not _often(_waits(stats), stats.total_gets)
+        or stats.system_pressure < HIGH
+    ):
         return None
     if operations == 1:
         return None
     return Change(
         {"max_concurrent_large_ops": max(1, operations // 2)},
-        f"pressure is {stats.pressure.name} and {_waits(stats):,} requests waited for memory, while none of "
+        f"pressure is {stats.system_pressure.name} and {_waits(stats):,} requests waited for memory, while none of "
         f"{gate.entered:,} large operations stood in line",
         "fewer hold memory at once, the others wait for a place and hold none",
         {"entered": gate.entered, "waits": _waits(stats)},
@@ -439,7 +444,7 @@ def _gate_wide(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | Non
 
 def _pool_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     limit = config.max_pool_bytes
-    if stats.pressure >= HIGH or 2 * limit > LARGEST_SIZE:
+    if stats.system_pressure >= HIGH or 2 * limit > LARGEST_SIZE:
         return None
     # Where others share the ledger, its limit is what they wait for, which is no field of ours. 0: a snapshot without one.
     shares = stats.ledger_limit > limit
@@ -483,16 +488,16 @@ def _often_mapped(stats: BufferPoolStats) -> bool:
 def _pool_large(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | None:
     held = stats.arena_bytes + stats.private_bytes
     half = max(config.max_pool_bytes // 2, config.max_buffer_size)
-    if stats.pressure < HIGH or held < MUCH_IDLE_BYTES or stats.total_gets < ENOUGH or _waits(stats):
+    if stats.system_pressure < HIGH or held < MUCH_IDLE_BYTES or stats.total_gets < ENOUGH or _waits(stats):
         return None
     if not half < min(held, config.max_pool_bytes):
         return None
     return Change(
         {"max_pool_bytes": half},
-        f"pressure is {stats.pressure.name}, and the pool holds {format_size(held)} of "
+        f"pressure is {stats.system_pressure.name}, and the pool holds {format_size(held)} of "
         f"{format_size(config.max_pool_bytes)}",
         "memory for the rest of the system; large requests wait before it runs out",
-        {"held": held, "pressure": int(stats.pressure)},
+        {"held": held, "pressure": int(stats.system_pressure)},
     )
 
 

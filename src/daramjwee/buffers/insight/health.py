@@ -124,9 +124,12 @@ def _of_memory(stats: BufferPoolStats, config: BufferPoolConfig, reason: str) ->
     in_use = held - stats.idle_bytes
     if stats.pressure is not NORMAL:
         why = f": {reason}" if reason else ""
+        own = stats.system_pressure is NORMAL
         yield _finding(
             "pressure", _PRESSURE[stats.pressure], f"memory pressure is {stats.pressure.name}{why}",
-            "give this process or its container more memory, or lower the memory limits",
+            "the limit is short, not the system: raise max_pool_bytes (memory_limit of a cache), or run less at once"
+            if own
+            else "give this process or its container more memory, or lower the memory limits",
             pressure=int(stats.pressure),
         )  # fmt: skip
     if stats.refusals:

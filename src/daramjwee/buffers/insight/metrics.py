@@ -169,6 +169,7 @@ _GAUGES: tuple[tuple[str, Unit, str, str], ...] = (
     ("ledger_held", "bytes", "charged by all who share the pool's ledger", ""),
     ("ledger_limit", "bytes", "the ledger's bound", ""),
     ("pressure", "level", "memory pressure: 0 NORMAL, 1 ELEVATED, 2 HIGH, 3 CRITICAL", ""),
+    ("system_pressure", "level", "the same without what the ledger asks for", ""),
     ("seconds", "seconds", "what the counters cover", ""),
     ("gate_active", "count", "large operations under way", "gate.active"),
     ("gate_active_bytes", "bytes", "memory reserved for them", "gate.active_bytes"),

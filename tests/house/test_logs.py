@@ -21,7 +21,9 @@ def calls() -> list[tuple[str, ast.Call, Path]]:
         for path in sorted((ROOT / "src" / "daramjwee" / room).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 match node:
-                    case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=level)) if level in LEVELS - quiet:
+                    case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=level)) if (
+                        level in LEVELS - quiet
+                    ):
                         found.append((f"{path.relative_to(ROOT)}:{node.lineno}", node, path))
     return found
 

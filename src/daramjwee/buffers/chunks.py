@@ -85,8 +85,7 @@ class Chunks(Holdings):
             try:
                 self._calibrated_at = now
                 self._histogram.decay()
-                while self.samples:
-                    self._histogram.add(*self.samples.popleft())
+                self._take_samples()
                 config, sizes = self._config, self._sizes
                 if not config.enabled:
                     return
@@ -100,14 +99,19 @@ class Chunks(Holdings):
                         self._wanted = (config, wanted)
                 self.attend()
 
+    def _take_samples(self) -> None:
+        # A function of its own, as in the ledger: an interrupt at the end of such a loop would leave the lock taken.
+        while self.samples:
+            self._histogram.add(*self.samples.popleft())
+
     def asked(self) -> tuple[SizeShare, ...]:
-        """What was asked for of late: about how often which size, rounded up."""
-        with self._calibrating:
-            histogram = SizeHistogram()
-            histogram.weights.update(self._histogram.weights)
-            for size, weight in tuple(self.samples):
-                histogram.add(size, weight)
-            return tuple(SizeShare(size, weight) for size, weight in sorted(histogram.weights.items()))
+        """What was asked for of late: about how often which size, rounded up. Without a lock: a copy of a dict of numbers,
+        or of a deque, is one step for other threads."""
+        histogram = SizeHistogram()
+        histogram.weights.update(self._histogram.weights)
+        for size, weight in tuple(self.samples):
+            histogram.add(size, weight)
+        return tuple(SizeShare(size, weight) for size, weight in sorted(histogram.weights.items()))
 
     # -- taking ------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from daramjwee.buffers.reserve import RESERVE_BYTES, ReserveRoom, reserve
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.stats import BufferPoolStats
 from daramjwee.buffers.strategy import class_bounds
-from daramjwee.buffers.tally import Tallies
+from daramjwee.buffers.tally import Tallies, stats_of
 from daramjwee.buffers.upkeep import upkeep
 from daramjwee.buffers.waiting import LOOK_AGAIN_SECONDS, wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
@@ -433,42 +433,16 @@ class BufferPool:
         self._born = self._clock.monotonic()
 
     def _snapshot(self) -> BufferPoolStats:
-        counts = self._chunks.count()
-        tallied = self._tallies.snapshot(counts.pooled, counts.direct)
-        gets = counts.hits + counts.misses
-        return BufferPoolStats(
-            total_gets=gets,
-            total_puts=counts.puts,
-            pool_hits=counts.hits,
-            pool_misses=counts.misses,
-            lost_leases=counts.lost,
-            overloads=counts.overloads,
-            waits=counts.waits,
-            wait_seconds=counts.wait_seconds,
-            copies=tallied.copies,
-            copied_bytes=sum(cell.bytes for cell in tallied.cells),
-            moved_chunks=tallied.chunks,
-            fallbacks=tallied.fallbacks,
-            reserve_uses=tallied.reserve_uses,
-            maps=counts.maps,
-            mapped_bytes=counts.mapped_in_all,
-            refusals=counts.refusals,
-            active_buffers=gets - counts.puts,
-            quarantined=counts.suspects,
-            arena_bytes=counts.mapped,
-            idle_bytes=counts.idle,
-            private_bytes=counts.private,
-            peak_bytes=counts.peak,
-            waiting=counts.waiting,
+        return stats_of(
+            self._chunks.count(),
+            self._tallies,
             ledger_held=self._ledger.held,
             ledger_limit=self._ledger.limit,
             pressure=self._pressure,
             system_pressure=self._care.system_level,
             seconds=self._clock.monotonic() - self._born,
-            operations=tallied.cells,
             sizes=self._chunks.asked(),
             allocation=allocation_now(),
-            chunks=counts.chunks,
         )
 
     # -- how it fares ------------------------------------------------------------------------------------

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.buffers.latency import LatencyHistogram, LatencyRecorder
-from daramjwee.buffers.stats import SIZE_CLASSES, STRATEGIES, OperationStats
+from daramjwee.buffers.stats import SIZE_CLASSES, STRATEGIES, BufferPoolStats, OperationStats
 from daramjwee.buffers.strategy import CHUNKED, POOLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from daramjwee.buffers.holdings import Counts
     from daramjwee.buffers.moving import Copy
     from daramjwee.buffers.strategy import Strategy
 
@@ -150,3 +151,38 @@ class Tallies:
         chunks = sum(tally.chunks for tally in tallies)
         fallbacks = sum(tally.fallbacks for tally in tallies)
         return Tallied(tuple(cells), copies, chunks, fallbacks, sum(tally.reserve_uses for tally in tallies))
+
+
+def stats_of(counts: Counts, tallies: Tallies, **now: Any) -> BufferPoolStats:
+    """The statistics of a pool since it was made, from what its memory and its tallies have counted. `now`: fields that
+    neither of them knows."""
+    tallied = tallies.snapshot(counts.pooled, counts.direct)
+    gets = counts.hits + counts.misses
+    return BufferPoolStats(
+        total_gets=gets,
+        total_puts=counts.puts,
+        pool_hits=counts.hits,
+        pool_misses=counts.misses,
+        lost_leases=counts.lost,
+        overloads=counts.overloads,
+        waits=counts.waits,
+        wait_seconds=counts.wait_seconds,
+        copies=tallied.copies,
+        copied_bytes=sum(cell.bytes for cell in tallied.cells),
+        moved_chunks=tallied.chunks,
+        fallbacks=tallied.fallbacks,
+        reserve_uses=tallied.reserve_uses,
+        maps=counts.maps,
+        mapped_bytes=counts.mapped_in_all,
+        refusals=counts.refusals,
+        active_buffers=gets - counts.puts,
+        quarantined=counts.suspects,
+        arena_bytes=counts.mapped,
+        idle_bytes=counts.idle,
+        private_bytes=counts.private,
+        peak_bytes=counts.peak,
+        waiting=counts.waiting,
+        operations=tallied.cells,
+        chunks=counts.chunks,
+        **now,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -76,6 +77,12 @@ def calm_machine(tmp_path_factory):
     before, defaults["root"] = defaults["root"], root
     yield
     defaults["root"] = before
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Whoever runs the suite in the background may have told it to ignore Ctrl-C, and all that it starts with it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _folder(nodeid: str) -> str:

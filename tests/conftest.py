@@ -80,9 +80,10 @@ def calm_machine(tmp_path_factory):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Whoever runs the suite in the background may have told it to ignore Ctrl-C, and all that it starts with it.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever runs the suite in the background, or by nohup, may have told it to ignore these, and all that it starts with it.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def _folder(nodeid: str) -> str:

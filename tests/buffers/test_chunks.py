@@ -7,6 +7,7 @@ import gc
 import os
 import random
 import threading
+from collections import deque
 
 import msgspec
 import pytest
@@ -255,3 +256,40 @@ def test_a_fork_with_leases_out_also_during_a_reconfigure(moment):
     lease.release()
     pool.close()
     assert pool.ledger.held == 0
+
+
+def test_what_was_asked_for_can_be_looked_at_while_others_ask():
+    """A look that finds the samples changing looks again, and does not fail."""
+
+    class Restless(deque):
+        looks = 0
+
+        def __iter__(self):
+            Restless.looks += 1
+            if Restless.looks < 4:
+                raise RuntimeError("deque mutated during iteration")
+            return super().__iter__()
+
+    with BufferPool() as pool:
+        pool.acquire(100).release()
+        pool._chunks.samples = Restless(pool._chunks.samples)
+        (share,) = pool.stats().sizes
+        assert share.size == PAGE_BYTES and Restless.looks == 4
+
+
+def test_memory_goes_back_though_other_threads_doom_more_of_it_meanwhile():
+    """The queue of what is to be unmapped changes under the eyes of who unmaps."""
+
+    class Restless(deque):
+        looks = 0
+
+        def __iter__(self):
+            Restless.looks += 1
+            if Restless.looks < 4:
+                raise RuntimeError("deque mutated during iteration")
+            return super().__iter__()
+
+    with BufferPool() as pool:
+        pool._chunks._doomed = Restless(pool._chunks._doomed)
+        pool.acquire(3 * MIB).release()
+        assert pool.ledger.held == 0 and Restless.looks >= 4

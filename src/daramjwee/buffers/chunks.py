@@ -16,7 +16,7 @@ from operator import add
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from daramjwee.buffers.holdings import Counts, Holdings, Refused
+from daramjwee.buffers.holdings import Counts, Holdings, Refused, seen_in
 from daramjwee.buffers.ledger import NO_WAIT
 from daramjwee.buffers.sizes import SizeHistogram, class_sizes, page_round, recalibrate
 from daramjwee.buffers.stats import SizeShare
@@ -105,11 +105,17 @@ class Chunks(Holdings):
             self._histogram.add(*self.samples.popleft())
 
     def asked(self) -> tuple[SizeShare, ...]:
-        """What was asked for of late: about how often which size, rounded up. Without a lock: a copy of a dict of numbers,
-        or of a deque, is one step for other threads."""
+        """What was asked for of late: about how often which size, rounded up. Without a lock, so while others go on
+        asking."""
         histogram = SizeHistogram()
-        histogram.weights.update(self._histogram.weights)
-        for size, weight in tuple(self.samples):
+        # The learned ones are replaced as a whole, or added to by the holder of the lock for calibrating: a look that comes
+        # in between is made again.
+        while not histogram.weights and self._histogram.weights:
+            try:
+                histogram.weights = dict(self._histogram.weights)
+            except RuntimeError:
+                continue
+        for size, weight in seen_in(self.samples):
             histogram.add(size, weight)
         return tuple(SizeShare(size, weight) for size, weight in sorted(histogram.weights.items()))
 

@@ -12,7 +12,7 @@ import sys
 from bisect import bisect_left
 from collections import deque
 from sys import getrefcount
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from daramjwee.buffers.arenas import ALONE, RANKS, Arena, ChunkClass, Totals, table_by_pages, totals_of
 from daramjwee.buffers.config import LeakDetection
@@ -84,8 +84,20 @@ class Counts(NamedTuple):
     chunks: tuple[ChunkClassStats, ...]
 
 
+_Item = TypeVar("_Item")
+
 # What was charged in another epoch is credited to nobody.
 _forget: Callable[[int], object] = int
+
+
+def seen_in(queue: deque[_Item]) -> tuple[_Item, ...]:
+    """What a queue holds that others change meanwhile. Making the tuple may start the collector, whose callbacks and
+    finalizers let others in; then it is looked at again."""
+    while True:
+        try:
+            return tuple(queue)
+        except RuntimeError:
+            continue
 
 
 class EndedHome:
@@ -351,7 +363,7 @@ class Holdings:
     def _unmap(self) -> int:
         """Unmap what is doomed, with no lock held; bytes freed."""
         total = 0
-        for arena in tuple(self._doomed):
+        for arena in seen_in(self._doomed):
             if arena.leaving:
                 continue  # another thread is unmapping it, and credits it when that is done
             arena.leaving = True

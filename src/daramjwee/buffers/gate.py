@@ -26,6 +26,7 @@ from daramjwee.buffers.gate_limits import (
 )
 from daramjwee.buffers.gate_places import AlwaysAlert, AsyncWaiter, Place, Slot, Token, Waiter
 from daramjwee.buffers.gate_stats import GateCounts, GateStats
+from daramjwee.buffers.holdings import seen_in
 from daramjwee.buffers.ledger import DEFAULT_TIMEOUT_SECONDS, NO_WAIT, parse_timeout, reset_after_fork
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import MIB, format_size
@@ -420,7 +421,7 @@ class LargeOperationGate:
         now = self._clock.monotonic()
         with self._lock:
             self._work_locked(now)
-            stats = self._counts.snapshot(self._kernel, list(self.free))
+            stats = self._counts.snapshot(self._kernel, list(seen_in(self.free)))
         self._settle()
         return stats
 

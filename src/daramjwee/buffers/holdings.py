@@ -23,7 +23,7 @@ from daramjwee.errors import Overloaded
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from daramjwee.buffers.arenas import Chunk
     from daramjwee.buffers.config import BufferPoolConfig
@@ -90,8 +90,8 @@ _Item = TypeVar("_Item")
 _forget: Callable[[int], object] = int
 
 
-def seen_in(queue: deque[_Item]) -> tuple[_Item, ...]:
-    """What a queue holds that others change meanwhile. Making the tuple may start the collector, whose callbacks and
+def seen_in(queue: Iterable[_Item]) -> tuple[_Item, ...]:
+    """What a queue or a table holds that others change meanwhile. Making the tuple may start the collector, whose callbacks and
     finalizers let others in; then it is looked at again."""
     while True:
         try:

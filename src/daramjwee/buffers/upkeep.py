@@ -14,6 +14,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
+from daramjwee.buffers.holdings import seen_in
 from daramjwee.buffers.ledger import NO_WAIT, reset_after_fork
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Upkeep:
         self._busy = threading.Lock()
 
     def _after_fork_in_child(self) -> None:
-        refs = list(self._refs.values())
+        refs = seen_in(self._refs.values())
         self._begin()
         for ref in refs:
             thing = ref()
@@ -114,7 +115,7 @@ class Upkeep:
                 thing.kept = False
 
     def _things(self) -> Iterator[Kept]:
-        for key, ref in list(self._refs.items()):
+        for key, ref in seen_in(self._refs.items()):
             thing = ref()
             if thing is not None:
                 yield thing

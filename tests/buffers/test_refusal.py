@@ -260,6 +260,15 @@ def test_who_waits_for_the_reserve_is_served_by_memory_that_is_to_be_had_meanwhi
     assert sink.getvalue() == CONTENT and pool.stats().reserve_uses == 0
 
 
+def test_what_serves_instead_of_the_reserve_is_as_large_as_it_says(system, pool):
+    """Only 16 KiB are to be had: the lease has those, and no more."""
+    system.refuses = lambda nth, size: size > 16 * KIB
+    room = reserve.borrow(0)
+    assert room is not None
+    with room, pool.lend_reserve(30, Refused(1, "no memory")) as lease:
+        assert lease.size == len(lease.view) == 16 * KIB
+
+
 def test_memory_that_a_sink_kept_is_never_lent_again(system, pool):
     system.refuses = everything
     kept = []

@@ -258,7 +258,8 @@ class BufferPool:
             if left <= 0:
                 break
             try:
-                return self._lease_of(self._chunks.less(RESERVE_BYTES + 1, INNER, refused), RESERVE_BYTES, Lease())
+                chunk = self._chunks.less(RESERVE_BYTES + 1, INNER, refused)
+                return self._lease_of(chunk, min(RESERVE_BYTES, chunk.capacity), Lease())
             except Refused:
                 continue
         raise refused

@@ -1,0 +1,188 @@
+"""Counting what operations cost, with operations whose cost is known."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import subprocess
+import sys
+import threading
+
+import msgspec
+import pytest
+
+from daramjwee.bench import counters
+from daramjwee.bench.counters import Counts, counted
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the counts of calls are Linux's")
+PAGE = mmap.PAGESIZE
+
+
+@pytest.mark.parametrize("times", [1, 7, 1000])
+def test_an_operation_that_does_nothing_costs_nothing(times):
+    """Looking at the counters is not charged to what is looked at, however often it runs."""
+    for _ in range(3):
+        seen = counted(lambda: None, times)
+        assert (seen.minor_faults, seen.read_calls, seen.write_calls) == (0, 0, 0)
+        assert (seen.collections, seen.allocated_blocks) == (0, 0)
+
+
+@linux
+def test_reads_and_writes_are_counted_one_by_one(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+
+    def operation():
+        file = os.open(path, os.O_RDWR)
+        os.read(file, 10)
+        os.pread(file, 10, 0)
+        os.write(file, b"y")
+        os.close(file)
+
+    operation()
+    seen = counted(operation, 50)
+    assert (seen.read_calls, seen.write_calls) == (100, 50)
+
+
+@linux
+def test_what_other_threads_and_children_call_counts(tmp_path):
+    """As long as the thread, or the child, is waited for."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 100)
+    file = os.open(path, os.O_RDONLY)
+
+    def in_a_thread():
+        thread = threading.Thread(target=os.pread, args=(file, 1, 0))
+        thread.start()
+        thread.join()
+
+    in_a_thread()
+    assert counted(in_a_thread, 5).read_calls == 5
+    os.close(file)
+    in_a_child = [sys.executable, "-S", "-c", "import os; file = os.open('/proc/self/stat', 0); os.read(file, 1)"]
+    assert counted(lambda: subprocess.run(in_a_child, check=True), 1).read_calls >= 1
+
+
+@linux
+def test_a_copy_by_the_kernel_is_a_read_and_a_write(tmp_path):
+    (tmp_path / "source").write_bytes(b"x" * 100)
+    source = os.open(tmp_path / "source", os.O_RDONLY)
+    target = os.open(tmp_path / "target", os.O_WRONLY | os.O_CREAT)
+    seen = counted(lambda: os.copy_file_range(source, target, 10, 0, 0), 8)
+    assert (seen.read_calls, seen.write_calls) == (8, 8)
+    os.close(source)
+    os.close(target)
+
+
+def test_each_page_that_is_touched_first_is_a_fault():
+    pages, rounds = 16, 32
+    with mmap.mmap(-1, pages * rounds * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+        offsets = iter(range(0, len(memory), PAGE))
+
+        def touch():
+            for _ in range(pages):
+                memory[next(offsets)] = 1
+
+        assert counted(touch, rounds).minor_faults == pages * rounds
+
+
+def test_pages_that_were_touched_before_are_no_fault():
+    with mmap.mmap(-1, 16 * PAGE) as memory:
+
+        def touch():
+            for offset in range(0, 16 * PAGE, PAGE):
+                memory[offset] = 1
+
+        touch()
+        assert counted(touch, 32).minor_faults == 0
+
+
+def test_blocks_that_are_kept_are_counted_and_those_given_back_are_not():
+    """A list of its own size never moves: each operation keeps one object more, of one block."""
+    kept = [None] * 100
+    places = iter(range(100))
+
+    def keep():
+        kept[next(places)] = object()
+
+    def drop():
+        object()
+
+    assert counted(drop, 100).allocated_blocks == 0
+    assert counted(keep, 100).allocated_blocks == 100
+
+
+def test_garbage_that_waits_for_the_collector_is_not_kept():
+    def cycle():
+        around = []
+        around.append(around)
+
+    cycle()
+    gc.disable()
+    try:
+        seen = counted(cycle, 100)
+    finally:
+        gc.enable()
+    assert (seen.collections, seen.allocated_blocks) == (0, 0)
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+def test_runs_of_the_collector_are_counted_whatever_they_collect(generation):
+    assert counted(lambda: gc.collect(generation), 5).collections == 5
+
+
+@linux
+def test_the_peak_is_what_rose_above_the_start_and_was_given_back():
+    size = 32 << 20
+
+    def hold():
+        with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+            for offset in range(0, size, PAGE):
+                memory[offset] = 1
+
+    peak = counted(hold, 3).peak_bytes
+    assert peak is not None
+    assert 0.5 * size < peak < 1.5 * size
+    assert counted(lambda: None, 1).peak_bytes < 8 << 20
+
+
+def test_what_the_system_does_not_tell_is_none_and_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(counters, "CALLS", str(tmp_path / "nothing"))
+    monkeypatch.setattr(counters, "forget_peak", lambda: False)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.delattr(sys, "getallocatedblocks")
+    seen = counted(gc.collect, 2)
+    assert seen == Counts(
+        minor_faults=None, read_calls=None, write_calls=None, collections=2, allocated_blocks=None, peak_bytes=None
+    )
+    assert seen.unknown == ("minor_faults", "read_calls", "write_calls", "allocated_blocks", "peak_bytes")
+
+
+def test_a_file_of_counts_that_opens_and_cannot_be_read_is_unknown(monkeypatch, tmp_path):
+    """The kernel asks for the right to read it at the read."""
+    monkeypatch.setattr(counters, "CALLS", str(tmp_path))
+    assert counted(lambda: None, 1).unknown == ("read_calls", "write_calls")
+
+
+def test_an_operation_that_fails_is_heard_and_leaves_no_file_open():
+    def fail():
+        raise ValueError("no")
+
+    before = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+    with pytest.raises(ValueError, match="no"):
+        counted(fail, 3)
+    if sys.platform == "linux":
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_operations_cannot_be_counted():
+    with pytest.raises(ValueError, match="0 operations cannot be counted: name at least one"):
+        counted(lambda: None, 0)
+
+
+def test_counts_are_plain_data():
+    seen = counted(lambda: None, 1)
+    assert msgspec.json.decode(msgspec.json.encode(seen), type=Counts) == seen

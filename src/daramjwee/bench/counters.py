@@ -116,7 +116,7 @@ def _faults() -> int | None:
         import resource
     except ImportError:
         return None
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _open_calls() -> int | None:
@@ -139,7 +139,7 @@ def _calls(file: int | None) -> tuple[int | None, int | None]:
 
 
 def _collections() -> int | None:
-    return sum(generation["collections"] for generation in gc.get_stats())
+    return int(sum(generation["collections"] for generation in gc.get_stats()))
 
 
 def _blocks() -> int | None:

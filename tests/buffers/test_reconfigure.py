@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
 
 import pytest
 
-from daramjwee.buffers import BufferPool, BufferPoolConfig, MemoryLedger, arenas, chunks, holdings
+from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger, arenas, chunks, holdings
 from daramjwee.errors import Closed, DaramjweeError, LimitExceeded, Overloaded
 
 KIB, MIB = 1024, 1024 * 1024
@@ -215,3 +216,39 @@ def test_a_timeout_still_ends_a_wait_after_a_reconfigure():
         with pytest.raises(Overloaded):
             pool.acquire(timeout=0.01)
         first.release()
+
+
+def test_the_gate_follows_a_ledger_that_others_resize():
+    """A shared ledger gets another limit from its owner: who waits in the gate for its bytes is let in."""
+    ledger = MemoryLedger("4MiB")
+    with AdaptiveBufferPool(ledger=ledger) as pool:
+        first = pool.acquire(3 * MIB)
+        got: list[int] = []
+
+        def second() -> None:
+            with pool.acquire(3 * MIB, timeout=30) as lease:
+                got.append(lease.size)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        while pool.gate.stats().waiting == 0:
+            thread.join(0.001)
+        ledger.resize("16MiB")
+        thread.join(30)
+        assert got == [3 * MIB]
+        first.release()
+        assert pool.gate.stats().active == 0
+        ledger.resize("2MiB")
+        with pytest.raises(LimitExceeded):
+            pool.acquire(3 * MIB)
+
+
+def test_a_ledger_forgets_pools_that_are_gone():
+    """What follows a ledger is referred to weakly."""
+    ledger = MemoryLedger("4MiB")
+    for _ in range(100):
+        AdaptiveBufferPool(ledger=ledger).close()
+    gc.collect()
+    AdaptiveBufferPool(ledger=ledger).close()
+    assert len(ledger._followers) <= 2
+    ledger.resize("8MiB")

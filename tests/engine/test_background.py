@@ -113,3 +113,63 @@ def test_a_thread_that_cannot_start_takes_no_place(
     assert workers.submit(ran.set)
     assert ran.wait(30)
     assert workers.close(30)
+
+
+def test_more_threads_take_what_waits_and_fewer_end() -> None:
+    """A higher limit starts threads for the jobs in line; a lower one ends those that are idle, and no job is lost."""
+    workers = Workers("test", limit=1, queue=100)
+    go, started, done = threading.Event(), threading.Semaphore(0), threading.Semaphore(0)
+
+    def job() -> None:
+        started.release()
+        assert go.wait(30)
+        done.release()
+
+    for _ in range(4):
+        assert workers.submit(job)
+    assert started.acquire(timeout=30)
+    assert workers.busy == 4
+    workers.resize(3)
+    assert workers.limit == 3
+    assert started.acquire(timeout=30)
+    assert started.acquire(timeout=30)
+    workers.resize(1)
+    for _ in range(4):
+        assert workers.submit(job)
+    go.set()
+    for _ in range(8):
+        assert done.acquire(timeout=30)
+    assert workers.wait_idle(30)
+    for thread in [t for t in threading.enumerate() if t.name == "daramjwee-test"][1:]:
+        thread.join(30)
+    assert len([t for t in threading.enumerate() if t.name == "daramjwee-test"]) <= 1
+    assert workers.submit(done.release)
+    assert done.acquire(timeout=30)
+    assert workers.close(30)
+
+
+def test_a_thousand_changes_of_the_limit_lose_no_job() -> None:
+    """While 8 threads submit; every job runs once."""
+    workers = Workers("test", limit=2, queue=100_000)
+    done = threading.Semaphore(0)
+    over = threading.Event()
+
+    def submit() -> None:
+        for _ in range(200):
+            assert workers.submit(done.release)
+
+    def change() -> None:
+        for n in range(1000):
+            workers.resize(1 + n % 5)
+        over.set()
+
+    threads = [threading.Thread(target=submit) for _ in range(8)] + [threading.Thread(target=change)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert over.is_set()
+    for _ in range(1600):
+        assert done.acquire(timeout=30)
+    assert workers.close(30)
+    assert not done.acquire(blocking=False)

@@ -96,6 +96,7 @@ class AdaptiveBufferPool(BufferPool):
             config.max_concurrent_large_ops, self._ledger.limit, max_queued=config.max_queued_large_ops, clock=clock
         )
         self._gated_from = _gated_from(config)
+        self._ledger.follow(self._fit_gate)  # others may share it, and its owner change its limit
 
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         if priority is None:

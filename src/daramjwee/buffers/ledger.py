@@ -59,6 +59,7 @@ class MemoryLedger:
         self._lock = threading.Lock()
         self._credits: deque[int | Ticket] = deque()
         self._reclaimers: list[Callable[[], Reclaimer | None]] = []
+        self._followers: list[weakref.WeakMethod[Callable[[], object]]] = []
         self.epoch = 0
         reset_after_fork(self)
 
@@ -175,6 +176,17 @@ class MemoryLedger:
         _wake(wake)
         self._settle()
         self.reclaim(0)
+        for held in self._followers:
+            tell = held()
+            if tell is not None:
+                tell()
+
+    def follow(self, tell: Callable[[], object]) -> None:
+        """Call `tell`, a bound method, after each change of the limit. It is referred to weakly."""
+        with self._lock:
+            alive = [held for held in self._followers if held() is not None]
+            self._followers = [*alive, weakref.WeakMethod(tell)]
+        self._settle()
 
     def add_reclaimer(self, reclaim: Reclaimer) -> None:
         """Ask `reclaim(n)` to free at least n bytes, where it can, before anybody waits. It credits what it frees

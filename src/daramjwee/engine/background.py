@@ -49,27 +49,62 @@ class Workers:
             if free > 0:
                 self._changed.notify_all()  # wait_idle listens on it too
             elif can_start:
-                thread = threading.Thread(target=self._work, name=f"daramjwee-{self._name}", daemon=True)
-                self._threads.add(thread)
+                thread = self._new_locked()
         return thread is None or self._start(thread, job)
 
     def _start(self, thread: threading.Thread, job: Callable[[], object]) -> bool:
         """Start a thread for a job that is in the queue. False: there is none to be had, and nobody else to take it."""
         try:
+            if self._launch(thread):
+                return True
+        except BaseException:
+            with self._lock:
+                if job in self._jobs:
+                    self._jobs.remove(job)
+            raise
+        with self._lock:
+            refused = job in self._jobs and not self._threads
+            if refused:
+                self._jobs.remove(job)
+        return not refused
+
+    def _launch(self, thread: threading.Thread) -> bool:
+        """Start a thread that has its place; False, and the place is free: there is none to be had."""
+        try:
             thread.start()
         except BaseException as error:
-            scarce = isinstance(error, RuntimeError)  # no more threads to be had, or the interpreter is ending
             with self._lock:
                 if thread.ident is None:  # or nobody could join it, and its place would be lost
                     self._threads.discard(thread)
-                refused = job in self._jobs and (not scarce or not self._threads)
-                if refused:
-                    self._jobs.remove(job)
-            if not scarce:
+            if not isinstance(error, RuntimeError):  # no more threads to be had, or the interpreter is ending
                 raise
             logger.warning("cannot start a thread: %s", error)
-            return not refused
+            return False
         return True
+
+    def _new_locked(self) -> threading.Thread:
+        thread = threading.Thread(target=self._work, name=f"daramjwee-{self._name}", daemon=True)
+        self._threads.add(thread)
+        return thread
+
+    @property
+    def limit(self) -> int:
+        """The most threads there may be."""
+        return self._limit
+
+    def resize(self, limit: int) -> None:
+        """Have at most `limit` threads from now on. Jobs that run go on; what waits gets the threads that are new."""
+        with self._lock:
+            self._limit = limit
+            self._changed.notify_all()  # who is one too many ends
+            missing = min(limit - len(self._threads), len(self._jobs) - self._idle)
+            more = [] if self._closing else [self._new_locked() for _ in range(missing)]
+        try:
+            for thread in more:
+                self._launch(thread)
+        finally:  # an interrupt leaves some that were not started, in the places of others
+            with self._lock:
+                self._threads.difference_update(thread for thread in more if thread.ident is None)
 
     @property
     def busy(self) -> int:
@@ -119,9 +154,9 @@ class Workers:
             self._changed.notify_all()
             try:
                 deadline = monotonic() + IDLE_SECONDS
-                while not self._jobs:
+                while not self._jobs or len(self._threads) > self._limit:
                     left = deadline - monotonic()
-                    if self._closing or left <= 0:
+                    if self._closing or left <= 0 or len(self._threads) > self._limit:
                         self._threads.discard(threading.current_thread())
                         return None
                     self._changed.wait(left)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import logging
 import math
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 from daramjwee.engine.counters import CacheStats, Counters, TierStats
 from daramjwee.engine.fetch import Ask, Flights
@@ -73,6 +74,8 @@ class Engine:
         self.ledger = ledger
         self.clock = clock
         self.closed = False
+        self.origin_config: Any = None  # what the origin was made from, where it was made from a configuration
+        self.settings_lock = threading.RLock()  # a log handler may ask for the settings while they change
         self._open_top = stores[0].open
         self.flights = Flights(self.tiers, pool=pool, counters=self.counters, clock=clock, workers=workers)
         self.tiers.attach(ledger=ledger, clock=clock)
@@ -82,6 +85,7 @@ class Engine:
         """In a child: no flight and no thread came along, and locks may be held by threads that are not here."""
         self.flights.reset()
         self.counters.reset_lock()
+        self.settings_lock = threading.RLock()
 
     def check_open(self) -> None:
         if self.closed:
@@ -109,13 +113,22 @@ class Engine:
 
     def arm(self, hot: HotEntry) -> None:
         """Judge an entry that `get` may find by one dict look-up, and let it be given so as long as it is fresh."""
-        metadata, clock = hot.metadata, self.clock
-        if hot.whole is None or judge(metadata, self.freshness, clock.now()) is not _FRESH:
+        metadata, clock, freshness = hot.metadata, self.clock, self.freshness
+        if hot.whole is None or judge(metadata, freshness, clock.now()) is not _FRESH:
             return
-        life, age = lifetime_of(metadata, self.freshness), age_of(metadata, clock.now())
+        life, age = lifetime_of(metadata, freshness), age_of(metadata, clock.now())
         left = math.inf if life is None else life - (age or 0.0)
         top: MemoryStore = self.tiers[0].store  # type: ignore[assignment]  # only it has hot entries
         top.arm(hot, metadata, clock.monotonic() + left)
+        if self.freshness is not freshness:  # changed meanwhile, and this one may have been passed over
+            hot.until = 0.0
+
+    def refresh_rules(self, freshness: Freshness) -> None:
+        """Judge by `freshness` from now on, also what was judged before."""
+        self.freshness = freshness
+        disarm = getattr(self.tiers[0].store, "disarm", None)
+        if disarm is not None:
+            disarm()
 
     def open(self, ask: Ask) -> CacheStream:
         """A stream for one ask. Goes round again whenever what it saw was changed by somebody else."""

@@ -88,6 +88,11 @@ class Flights:
         self._workers_limit = workers
         self.reset()
 
+    def resize_workers(self, limit: int) -> None:
+        """Have at most `limit` threads for work in the background, in forked children, too."""
+        self._workers_limit = limit
+        self.workers.resize(limit)
+
     def reset(self) -> None:
         """Begin with no flights and no threads: at first, and in a forked child, where neither came along."""
         self._lock = threading.Lock()

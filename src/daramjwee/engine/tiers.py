@@ -69,6 +69,10 @@ class Tiers:
     def __getitem__(self, index: int) -> Tier:
         return self._row[index]
 
+    def follow(self) -> None:
+        """Take over how large an object each store takes now."""
+        self.rooms = tuple(_room(tier.store) for tier in self._row)
+
     def attach(self, *, ledger: MemoryLedger, clock: Clock) -> None:
         """Make the stores part of a cache's memory limit, counters and clock."""
         for tier in self._row:

@@ -32,6 +32,13 @@ class Limits(NamedTuple):
     max_object_size: int
     explicit_max_object_size: bool
 
+    def settings(self) -> dict[str, object]:
+        """The arguments of a store with these limits."""
+        largest = self.max_object_size if self.explicit_max_object_size else None
+        return {
+            "capacity": self.capacity, "max_entries": self.max_entries, "policy": self.policy, "max_object_size": largest,
+        }  # fmt: skip
+
 
 def check_limits(
     capacity: Size, max_entries: int | None, policy: str, max_object_size: Size | None, problems: list[Problem]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from daramjwee.buffers.ledger import MemoryLedger
     from daramjwee.errors import Problem
     from daramjwee.model import Clock, Metadata, Observer
+    from daramjwee.stores.limits import Limits
     from daramjwee.stores.protocol import Usage
     from daramjwee.stores.segments import Body
     from daramjwee.units import Size
@@ -84,9 +85,7 @@ class MemoryStore:
         limits = check_limits(capacity, max_entries, policy, max_object_size, problems)
         if limits is None:
             raise ConfigError(problems, subject="MemoryStore")
-        self.max_object_size = limits.max_object_size
-        share = max(1, limits.capacity // LARGEST_FILL_SHARE)
-        self.largest_fill = limits.max_object_size if limits.explicit_max_object_size else share
+        self._follow(limits)
         self.closed = False
         self.in_use = False  # set by the cache whose tier it is
         # Stagings that were garbage collected: (reserved, charged, epoch).
@@ -122,6 +121,31 @@ class MemoryStore:
                 with self.lock:
                     self._shelf.drop_locked(record)
         ledger.add_reclaimer(self.reclaim)
+
+    def _follow(self, limits: Limits) -> None:
+        self.max_object_size = limits.max_object_size
+        share = max(1, limits.capacity // LARGEST_FILL_SHARE)
+        self.largest_fill = limits.max_object_size if limits.explicit_max_object_size else share
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The constructor's arguments as they hold now, sizes in bytes."""
+        return self._shelf.limits.settings()
+
+    def reconfigure(
+        self, *, capacity: Size, max_entries: int | None = None, max_object_size: Size | None = None
+    ) -> None:
+        """Keep to these limits from now on, as if made with them: entries beyond them leave now. Objects that are being
+        written go on as they began. `ConfigError` lists what is wrong; nothing is changed then."""
+        problems: list[Problem] = []
+        limits = check_limits(capacity, max_entries, self._shelf.policy.name, max_object_size, problems)
+        if limits is None:
+            raise ConfigError(problems, subject="MemoryStore")
+        with self.lock:
+            self._check_open()
+            evicted = self._shelf.resize_locked(limits)
+            self._follow(limits)
+        evicted.clear()  # outside the lock: bodies may die here
 
     def open(self, key: str) -> MemoryEntry | None:
         record = self._find(key)
@@ -173,6 +197,11 @@ class MemoryStore:
         with self.lock:
             if record.metadata is metadata:
                 record.until = until
+
+    def disarm(self) -> None:
+        """Have every entry judged anew before `hot` may give it."""
+        for record in list(self._shelf.table.values()):
+            record.until = 0.0
 
     def stat(self, key: str) -> Metadata | None:
         record = self._find(key)

@@ -1,7 +1,8 @@
 """The bookkeeping of one tier: records by key, their eviction order, and bytes reserved for stagings.
 
 Invariant: weight of the records + `reserved` <= capacity, and the number of records <= the entry bound, after
-every method.
+every method; but for stagings that had more reserved than a capacity that was lowered meanwhile: then there are no
+records, until those end.
 Threads: the store's lock guards every method whose name ends in `_locked`; `table` may be read without it.
 Design: docs/design/stores.md
 """
@@ -74,6 +75,19 @@ class Shelf(Generic[R]):
             displaced.append(self.evict_locked())
         self.table[record.key] = record
         self.policy.add(record)
+        # Only where the capacity was lowered since the room was reserved; it may be this very record that goes.
+        while self.policy.weight + self.reserved > self.limits.capacity and self.table:
+            displaced.append(self.evict_locked())
+
+    def resize_locked(self, limits: Limits) -> list[R]:
+        """Keep to other limits from now on; those who had to leave for it. What is reserved stays so."""
+        self.limits = limits
+        evicted = []
+        while self.table and (
+            self.policy.weight + self.reserved > limits.capacity or len(self.table) > limits.entry_bound
+        ):
+            evicted.append(self.evict_locked())
+        return evicted
 
     def drop_locked(self, record: R) -> bool:
         """Take this very record out; False if it is not (or no longer) on the shelf."""

@@ -86,6 +86,7 @@ class FileStore(FileIndex):
         super().__init__(os.path.abspath(os.fspath(folder)), limits, floor=floor, fsync=durability == "fsync")
         self.max_object_size = self.largest_fill = limits.max_object_size
         self._verify = verify
+        self._durability = durability
         self.in_use = False  # set by the cache whose tier it is
         self._find = self._shelf.table.get
         self._touch = self._shelf.policy.touch if self._shelf.policy.hit_needs_lock else None
@@ -95,6 +96,30 @@ class FileStore(FileIndex):
     def attach(self, *, ledger: MemoryLedger, observer: Observer, clock: Clock) -> None:
         """Join a cache: tell its observer what happens."""
         self._observer = observer
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The constructor's arguments as they hold now, sizes in bytes."""
+        return {
+            "folder": self.folder, **self._shelf.limits.settings(), "free_space_floor": self._disk.floor,
+            "durability": self._durability, "verify": self._verify,
+        }  # fmt: skip
+
+    def reconfigure(
+        self, *, capacity: Size, max_entries: int | None = None, max_object_size: Size | None = None
+    ) -> None:
+        """Keep to these limits from now on, as if made with them: entries beyond them leave now. Objects that are being
+        written go on as they began. `ConfigError` lists what is wrong; nothing is changed then."""
+        problems: list[Problem] = []
+        limits = check_limits(capacity, max_entries, self._shelf.policy.name, max_object_size, problems)
+        if limits is None:
+            raise ConfigError(problems, subject="FileStore")
+        with self.lock:
+            self._check_open()
+            evicted = self._shelf.resize_locked(limits)
+            self._leave_locked(evicted)
+            self.max_object_size = self.largest_fill = limits.max_object_size
+        self._remove(evicted)
 
     # -- reading -------------------------------------------------------------------------------------------
 

@@ -13,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import daramjwee
+from daramjwee import buffers, policies, stores, testing
+
 ROOT = Path(__file__).parents[2]
+PUBLIC = (daramjwee, buffers, policies, stores, testing)
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # Hosts in examples are the reserved ones, which lead nowhere; while testing they lead to an origin on loopback.
@@ -74,19 +78,64 @@ def test_every_example_of_a_page_runs(page, origin, tmp_path):
     assert done.returncode == 0, f"{page.relative_to(ROOT)} (same line numbers):\n{done.stderr}"
 
 
-def test_documentation_builds_and_every_link_leads_somewhere(tmp_path):
-    """`make docs` renders each page and the reference of public names; a dead link fails it."""
-    target = tmp_path / "docs"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "build_docs.py"), str(target)],
-        env=environment, capture_output=True, text=True, timeout=50,
+def build(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
+    """What `make docs` runs."""
+    return subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "-E", "-c", str(ROOT / "docs"), str(source), str(target)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, timeout=55,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The whole site, built once."""
+    target = tmp_path_factory.mktemp("site")
+    done = build(ROOT, target)
     assert done.returncode == 0, done.stderr
-    index = (target / "index.html").read_text(encoding="utf-8")
-    for link in re.findall(r'<a href="([^"#:]+)"', index):
-        assert (target / link).exists(), link
-    assert 'id="Cache"' in (target / "reference-daramjwee.html").read_text(encoding="utf-8")
+    return target
+
+
+def test_site_builds_without_a_warning_and_fetches_nothing(site):
+    """Every link and anchor leads somewhere; a page looks the same without a network."""
+    home = site / "docs" / "README.html"
+    assert "docs/README.html" in (site / "index.html").read_text(encoding="utf-8")
+    pages = [site / page.relative_to(ROOT).with_suffix(".html") for page in PAGES]
+    assert [page for page in [home, *pages] if not page.is_file()] == []
+    loaded = re.findall(r'<(?:script|img|link)\b[^>]*(?:src|href)="(https?:[^"]*)"', home.read_text(encoding="utf-8"))
+    assert loaded == []
+
+
+def test_site_tells_of_every_public_name_once(site):
+    """docs/reference/ has all names of the public modules; a new one needs a line there."""
+    lines = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.rst"))
+    named = re.findall(r"^\.\. auto(?:class|function|data):: daramjwee\.(?:\w+\.)?(\w+)$", lines, re.MULTILINE)
+    assert sorted(named) == sorted(set(named))
+    wanted = {name for module in PUBLIC for name in module.__all__} - {"__version__"}
+    assert set(named) == wanted, "a new name needs a line in a page of docs/reference/, one that is gone has one"
+    shown = "\n".join(page.read_text(encoding="utf-8") for page in (site / "docs" / "reference").glob("*.html"))
+    anchors = {name.rpartition(".")[2] for name in re.findall(r'<dt [^>]*id="(daramjwee\.[\w.]+)"', shown)}
+    assert sorted(wanted - anchors) == []
+
+
+def test_a_link_that_leads_nowhere_and_a_page_that_nobody_lists_fail_the_site(tmp_path):
+    """The check is made by the build itself, so the build has to fail."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    first = "# One\n\n[gone](gone.md) [here](#nowhere) [there](other.md#nowhere)\n\n## Pages\n\n- [Other](other.md)\n"
+    (docs / "README.md").write_text(first, encoding="utf-8")
+    (docs / "other.md").write_text("# Other\n\nNothing.\n", encoding="utf-8")
+    (docs / "lost.md").write_text("# Lost\n\nNothing.\n", encoding="utf-8")
+    done = build(tmp_path, tmp_path / "out")
+    assert done.returncode == 1
+    complaints = [line.partition(" WARNING: ")[2] for line in done.stderr.splitlines() if " WARNING: " in line]
+    assert len(complaints) == 4, done.stderr
+    for part in (
+        "target not found: 'gone.md'",
+        "target not found: 'nowhere'",
+        "'docs/other': 'nowhere'",
+        "any toctree",
+    ):
+        assert any(part in complaint for complaint in complaints), done.stderr
 
 
 def commands() -> dict[str, str]:

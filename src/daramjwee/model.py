@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 import msgspec
 
 from daramjwee.errors import ConfigError, Problem
-from daramjwee.units import parse_duration
+from daramjwee.units import MIB, parse_duration
 
 if sys.version_info >= (3, 12):
     from collections.abc import Buffer
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from daramjwee.units import Duration
 
 LONGEST_KEY = 1024 * 1024
+# The least `memory_limit` of a cache: below it buffers have no room to move bytes.
+LEAST_MEMORY = 4 * MIB
+# The most threads that a cache may be told to have in the background.
+MOST_WORKERS = 1024
 
 
 class SupportsRead(Protocol):

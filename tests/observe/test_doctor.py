@@ -12,8 +12,9 @@ import pytest
 
 from daramjwee import BufferPoolConfig, Cache, ConfigError, FileStore, MemoryStore
 from daramjwee.errors import Problem
+from daramjwee.model import LEAST_MEMORY
 from daramjwee.observe.doctor import CHECKS, Case, Runtime, State, cgroup, examine, probes
-from daramjwee.observe.doctor.case import FREE_SPACE_FLOOR, LEAST_MEMORY, MEMORY_LIMIT
+from daramjwee.observe.doctor.case import FREE_SPACE_FLOOR, MEMORY_LIMIT
 from daramjwee.observe.doctor.machine import EARLIEST_WALL
 from daramjwee.observe.doctor.settings import read_settings
 from daramjwee.stores.file.files import Files

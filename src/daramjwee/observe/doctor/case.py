@@ -26,8 +26,6 @@ from daramjwee.units import KIB, MIB
 
 # What a cache may hold when nothing is said: the default of `memory_limit`.
 MEMORY_LIMIT = 512 * MIB
-# The least a cache takes: below it buffers have no room.
-LEAST_MEMORY = 4 * MIB
 # What a tier in a folder leaves free on its disk: the default of `free_space_floor`.
 FREE_SPACE_FLOOR = 64 * MIB
 # What a process needs beside the cache: the bare interpreter with the library has 19 MiB resident (VmRSS after

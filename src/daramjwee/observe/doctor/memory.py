@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from daramjwee.buffers.pressure import MemoryPressure, PressureLevel
+from daramjwee.model import LEAST_MEMORY
 from daramjwee.observe.doctor import cgroup
-from daramjwee.observe.doctor.case import LEAST_MEMORY, PROCESS_BYTES, Check, State, kilobytes
+from daramjwee.observe.doctor.case import PROCESS_BYTES, Check, State, kilobytes
 from daramjwee.units import GIB, KIB, MIB, format_size, parse_size
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import msgspec
 
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.errors import ConfigError, Problem
-from daramjwee.observe.doctor.case import LEAST_MEMORY, Check, State
+from daramjwee.model import LEAST_MEMORY
+from daramjwee.observe.doctor.case import Check, State
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:

@@ -1,0 +1,150 @@
+"""`CacheConfig`: the settings of a whole cache, and one check of them all.
+
+Invariant: a `CacheConfig` that exists is consistent; sizes in it are bytes (int), durations seconds (float), and it
+holds no secret, only where one stands.
+Threads: any; immutable.
+Design: docs/settings.md
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from daramjwee.buffers.config import BufferPoolConfig
+from daramjwee.config.origin import AnyOrigin, FileOriginConfig, GivenOrigin, HttpOriginConfig
+from daramjwee.config.read import FRESHNESS_FIELDS, read_buffers, read_freshness, read_origin, read_tiers
+from daramjwee.config.secret import Secret, text_of_path
+from daramjwee.config.tiers import LARGEST_NUMBER, TOO_LARGE, AnyTier, FileTier, GivenTier, MemoryTier
+from daramjwee.errors import ConfigError, Problem
+from daramjwee.model import LEAST_MEMORY, MOST_WORKERS, Freshness
+from daramjwee.units import MIB, format_size, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daramjwee.units import Size
+
+__all__ = [
+    "SCHEMA",
+    "CacheConfig",
+    "FileOriginConfig",
+    "FileTier",
+    "GivenOrigin",
+    "GivenTier",
+    "HttpOriginConfig",
+    "MemoryTier",
+    "Secret",
+]
+
+# The schema of what `to_mapping` gives.
+SCHEMA = 3
+
+
+class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a cache.
+
+    `tiers`: at least one, fastest first; also as text, "memory:256MiB;file:cache?capacity=20GiB". `origin`: where what
+    no tier has comes from; None: each open says so itself. `freshness`: lifetimes. `buffers`: the buffer pool; None is
+    one that is switched off. `memory_limit`: bytes that buffers, memory tier and queues may hold together. `workers`:
+    threads for copies and renewals in the background.
+
+    Each part may also be given as the mapping that stands for it in a file. Sizes may be given as "64MiB", durations as
+    "30s". `ConfigError` lists every problem of every part, by dotted field, with the value as it was given.
+    """
+
+    tiers: tuple[AnyTier, ...] = (MemoryTier(capacity=256 * MIB),)
+    origin: AnyOrigin | None = None
+    freshness: Freshness = Freshness()
+    buffers: BufferPoolConfig = BufferPoolConfig()
+    memory_limit: int = 512 * MIB
+    workers: int = 4
+
+    if TYPE_CHECKING:
+        # What may be given is wider than what is kept.
+        def __init__(
+            self,
+            *,
+            tiers: Sequence[AnyTier | Mapping[str, Any]] | str = ...,
+            origin: AnyOrigin | Mapping[str, Any] | None = None,
+            freshness: Freshness | Mapping[str, Any] = ...,
+            buffers: BufferPoolConfig | Mapping[str, Any] | None = ...,
+            memory_limit: Size = "512MiB",
+            workers: int = 4,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        kept = {
+            "tiers": read_tiers(self.tiers, problems),
+            "origin": read_origin(self.origin, problems),
+            "freshness": read_freshness(self.freshness, problems),
+            "buffers": read_buffers(self.buffers, problems),
+            "memory_limit": _memory_limit(self.memory_limit, problems),
+        }
+        if type(self.workers) is not int or not 1 <= self.workers <= MOST_WORKERS:
+            problems.append(Problem("workers", self.workers, f"must be an int from 1 to {MOST_WORKERS}"))
+        problems += _shared_folders(self.tiers)
+        if problems:
+            raise ConfigError(problems, subject="CacheConfig")
+        for field, value in kept.items():
+            msgspec.structs.force_setattr(self, field, value)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Every field as plain JSON data: secrets by reference, `schema` beside them. `CacheConfig` of it (without
+        `schema`) is equal to this one."""
+        origin = self.origin
+        return {
+            "schema": SCHEMA,
+            "memory_limit": self.memory_limit,
+            "workers": self.workers,
+            "tiers": [_table(tier) for tier in self.tiers],
+            "origin": None if origin is None else _table(origin),
+            "freshness": {name: getattr(self.freshness, name) for name in FRESHNESS_FIELDS},
+            "buffers": _table(self.buffers),
+        }
+
+
+def _table(part: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(part)
+    if "headers" in plain:
+        # Both fields of a reference stand in it otherwise, or none.
+        pairs = part.headers.items()
+        plain["headers"] = {name: v.to_mapping() if isinstance(v, Secret) else v for name, v in pairs}
+    return plain
+
+
+def _memory_limit(value: Any, problems: list[Problem]) -> int:
+    try:
+        limit = parse_size(value)
+        if limit < LEAST_MEMORY:
+            raise ValueError(f"must be at least {format_size(LEAST_MEMORY)}, or buffers have no room to move bytes")
+        if limit > LARGEST_NUMBER:
+            raise ValueError(TOO_LARGE)
+    except (ValueError, OverflowError) as error:
+        problems.append(Problem("memory_limit", value, str(error)))
+        return 0
+    return limit
+
+
+def _shared_folders(tiers: Any) -> list[Problem]:
+    """Two stores in one folder would take each other's files for their own."""
+    problems: list[Problem] = []
+    seen: dict[str, int] = {}
+    for index, tier in enumerate(tiers if isinstance(tiers, list | tuple) else ()):
+        if isinstance(tier, FileTier):
+            folder: Any = tier.folder
+        else:
+            folder = tier.get("folder") if isinstance(tier, Mapping) and tier.get("type") == "file" else None
+        try:
+            place = os.path.abspath(text_of_path(folder))
+        except ValueError:
+            continue  # no folder, or it is named already for what it is
+        if place in seen:
+            mend = f"is the folder of tiers[{seen[place]}] too; give each file tier its own"
+            problems.append(Problem(f"tiers[{index}].folder", folder, mend))
+        seen.setdefault(place, index)
+    return problems

@@ -1,0 +1,161 @@
+"""The settings of each kind of tier.
+
+Invariant: a tier's settings that exist are those a store of that kind takes; sizes in them are bytes (int).
+Threads: any; immutable. Pure: whether a folder is there and can be used is found out when the store is made.
+Design: docs/settings.md
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from daramjwee.config.secret import text_of_path
+from daramjwee.errors import ConfigError, Problem
+from daramjwee.stores.file.store import DURABILITIES, VERIFICATIONS
+from daramjwee.stores.limits import check_limits, check_size
+from daramjwee.units import MIB, parse_size
+
+if TYPE_CHECKING:
+    import os
+    from typing import TypeAlias
+
+    from daramjwee.units import Size
+
+# More than any tier holds: a larger number is a slip of the unit, and would not go into a file of settings.
+LARGEST_NUMBER = 1 << 60
+TOO_LARGE = "is more than any tier can have; mind the unit"
+
+
+class MemoryTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="memory"):
+    """The settings of a `MemoryStore`. Sizes may be given as "256MiB". `ConfigError` lists every problem."""
+
+    capacity: int
+    max_entries: int | None = None
+    policy: str = "sieve"
+    max_object_size: int | None = None
+
+    if TYPE_CHECKING:
+        # What may be given is wider than what is kept.
+        def __init__(
+            self,
+            *,
+            capacity: Size,
+            max_entries: int | None = None,
+            policy: str = "sieve",
+            max_object_size: Size | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        _settle_limits(self, problems)
+        if problems:
+            raise ConfigError(problems, subject="MemoryTier")
+
+
+class FileTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file"):
+    """The settings of a `FileStore`. Sizes may be given as "20GiB". `ConfigError` lists every problem.
+
+    `folder`: a path, `~` expanded; it is made when the store is. A relative one counts from the working directory.
+    """
+
+    folder: str
+    capacity: int
+    max_entries: int | None = None
+    policy: str = "sieve"
+    free_space_floor: int = 64 * MIB
+    durability: str = "flush"
+    verify: str = "first"
+    max_object_size: int | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            folder: str | os.PathLike[str],
+            capacity: Size,
+            max_entries: int | None = None,
+            policy: str = "sieve",
+            free_space_floor: Size = "64MiB",
+            durability: str = "flush",
+            verify: str = "first",
+            max_object_size: Size | None = None,
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        floor: Any = self.free_space_floor
+        _settle_limits(self, problems)
+        parsed = check_size("free_space_floor", _harmless(floor), problems)
+        if parsed is not None and parsed > LARGEST_NUMBER:
+            problems.append(Problem("free_space_floor", floor, TOO_LARGE))
+        msgspec.structs.force_setattr(self, "free_space_floor", parsed)
+        for field, known in (("durability", DURABILITIES), ("verify", VERIFICATIONS)):
+            if getattr(self, field) not in known:
+                problems.append(Problem(field, getattr(self, field), f"must be one of {', '.join(known)}"))
+        try:
+            msgspec.structs.force_setattr(self, "folder", text_of_path(self.folder))
+        except ValueError as error:
+            problems.append(Problem("folder", self.folder, str(error)))
+        if problems:
+            given = {"free_space_floor": floor}
+            raise ConfigError((_as_given(problem, given) for problem in problems), subject="FileTier")
+
+
+class GivenTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="given"):
+    """A store that a program made and gave to its cache; `name` says which. No store can be made from it."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "GivenTier")
+
+
+AnyTier: TypeAlias = MemoryTier | FileTier | GivenTier
+TIER_KINDS: dict[str, type[AnyTier]] = {"memory": MemoryTier, "file": FileTier, "given": GivenTier}
+
+
+def check_name(name: object, subject: str) -> None:
+    """That a name is text."""
+    if not isinstance(name, str) or not name:
+        raise ConfigError([Problem("name", name, "must be text")], subject=subject)
+
+
+def _settle_limits(tier: MemoryTier | FileTier, problems: list[Problem]) -> None:
+    """Check the limits that every tier has, and keep them as numbers."""
+    given: dict[str, Any] = {name: getattr(tier, name) for name in ("capacity", "max_entries", "max_object_size")}
+    found: list[Problem] = []
+    limits = check_limits(
+        _harmless(given["capacity"]),
+        given["max_entries"],
+        tier.policy,
+        _harmless(given["max_object_size"]),
+        found,
+    )
+    problems += [_as_given(problem, given) for problem in found]
+    if limits is None:
+        return
+    msgspec.structs.force_setattr(tier, "capacity", limits.capacity)
+    if limits.explicit_max_object_size:
+        msgspec.structs.force_setattr(tier, "max_object_size", limits.max_object_size)
+    for field in ("capacity", "max_entries"):
+        kept = getattr(tier, field)
+        if kept is not None and kept > LARGEST_NUMBER:
+            problems.append(Problem(field, given[field], TOO_LARGE))
+
+
+def _harmless(size: Any) -> Any:
+    """`size`, or text that is none where its number is beyond what a float holds."""
+    try:
+        parse_size(size)
+    except OverflowError:
+        return ""
+    except ValueError:
+        return size
+    return size
+
+
+def _as_given(problem: Problem, given: dict[str, Any]) -> Problem:
+    return problem._replace(value=given.get(problem.field, problem.value))

@@ -42,7 +42,10 @@ class DaramjweeError(Exception):
 
 
 class ConfigError(DaramjweeError, ValueError):
-    """A setting or an argument was refused; nothing was changed. `problems` lists every fault found."""
+    """A setting or an argument was refused; nothing was changed.
+
+    `problems` lists every fault found, each with `field`, `value` and `mend`. `subject`: what has them.
+    """
 
     exit_status = 2
 
@@ -59,7 +62,7 @@ class LeaseError(DaramjweeError):
 
 
 class CacheMiss(DaramjweeError, KeyError):
-    """No tier has the key and there is no origin to ask; nothing was changed."""
+    """No tier has the `key` and there is no origin to ask; nothing was changed. `hint`: what to do."""
 
     exit_status = 3
 
@@ -106,7 +109,7 @@ class CorruptEntry(StoreError):
 
 
 class Overloaded(DaramjweeError):
-    """No room within the limits; the operation was not started and nothing changed.
+    """No room within the limits; the operation was not started and nothing changed. The `message` says which limit.
 
     `retry_after`: seconds after which trying again makes sense.
     """

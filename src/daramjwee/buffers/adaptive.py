@@ -79,6 +79,8 @@ class AdaptiveBufferPool(BufferPool):
 
     Work that belongs to a large operation that has its place already (a copy inside of a lease, say) passes
     `priority=None`, or it could wait for itself. Its `timeout` covers both waits, for a place and for memory.
+
+    `config`, `ledger`, `pressure`, `clock`: as of `BufferPool`.
     """
 
     _gated = True

@@ -79,6 +79,9 @@ def chunked_copy(
     mapped for this call alone. With one it is leased, after the pool's gate (which raises `Overloaded` as for any copy).
     Where no such chunk is free within `timeout` (None: `acquire_timeout`), one of `min_buffer_size` serves if that is
     free, which counts as a fallback; else `Overloaded` or `LimitExceeded` is raised, and no byte was moved.
+
+    `limit`, `priority`, `progress` and `cancel`: as of `BufferPool.copy`. `ConfigError` for a wrong argument, `Closed` where
+    the pool is.
     """
     began = perf_counter_ns()
     run = Copy(

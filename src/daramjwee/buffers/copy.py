@@ -60,7 +60,7 @@ _told_fallbacks: set[str] = set()
 
 
 class CopyResult(NamedTuple):
-    """What a copy did. `chunks`: pieces it was moved in; `elapsed`: seconds."""
+    """What a copy did. `bytes`: moved; `chunks`: pieces they were moved in; `strategy`: how; `elapsed`: seconds."""
 
     bytes: int
     chunks: int

@@ -59,7 +59,7 @@ class LargeOperationGate:
 
     An operation that comes while nobody waits has an equal share of the bytes (`max_bytes / max_operations`, at most
     1 MiB) reserved for it, or what it needs if that is more; one that waited, exactly what it needs. `alert`: somebody
-    waits, or something else is due on a give-back.
+    waits, or something else is due on a give-back. `ageing` is a duration, `clock` for tests.
     """
 
     fork_order = 1
@@ -109,7 +109,8 @@ class LargeOperationGate:
     # -- entering ----------------------------------------------------------------------------------------
 
     def acquire(self, need: int = 0, *, priority: Priority = Priority.NORMAL, timeout: Duration | None = None) -> Slot:
-        """A place for an operation that needs `need` bytes, waiting at most `timeout` (None: 30 s; 0: not at all).
+        """A place for an operation that needs `need` bytes, waiting at most `timeout` (None: 30 s; 0: not at all), in the
+        order of `priority`.
 
         Raises `LimitExceeded` when that many bytes are never allowed, `Overloaded` when the line is full or after the
         wait, `Closed`.
@@ -189,7 +190,8 @@ class LargeOperationGate:
         priority: Priority = Priority.NORMAL,
         timeout: Duration | None = None,  # noqa: ASYNC109 - the same parameters as `acquire`
     ) -> Slot:
-        """As `acquire`, in the same line, without holding up the event loop."""
+        """As `acquire` (`need`, `priority`, `timeout` and errors, too), in the same line, without holding up the event
+        loop."""
         if timeout is not None:
             timeout = parse_timeout(timeout, "LargeOperationGate.acquire_async")
         slot = self.take_free(need)

@@ -27,7 +27,7 @@ class GateStats(msgspec.Struct, frozen=True):
     """What the gate has done since it was made, and its state now. Exact when nothing runs.
 
     `active`, `active_bytes`: operations under way and the bytes reserved for them (0 where bytes are not bounded).
-    `waiting`: in line now, and of each priority. `entered`: operations that got a place; `waited`: those of them that
+    `waiting`: in line now, and of each priority (`waiting_high`, `waiting_normal`, `waiting_low`). `entered`: operations that got a place; `waited`: those of them that
     stood in line, for `wait_seconds` together, `longest_wait` at most. `refused`: the line was full; `timed_out`;
     `cancelled`: task cancelled or thread interrupted in line. `lost`: slots collected without release.
     """

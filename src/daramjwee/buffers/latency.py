@@ -64,7 +64,8 @@ class LatencyHistogram(msgspec.Struct, frozen=True):
         return self.percentile(99)
 
     def percentile(self, percent: float) -> int:
-        """The latency in nanoseconds that `percent` (0 to 100) of the operations did not exceed, at most 3.2 % off."""
+        """The latency in nanoseconds that `percent` (0 to 100, else `ValueError`) of the operations did not exceed, at most
+        3.2 % off."""
         if not 0 <= percent <= 100:
             raise ValueError(f"a percentile is from 0 to 100, not {percent}")
         wanted = self.count * percent / 100

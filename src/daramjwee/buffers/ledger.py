@@ -198,7 +198,7 @@ class MemoryLedger:
         self._settle()
 
     def remove_reclaimer(self, reclaim: Reclaimer) -> None:
-        """Ask it no more. Allowed when it is not registered."""
+        """Ask `reclaim` no more. Allowed when it is not registered."""
         with self._lock:
             self._reclaimers = [held for held in self._reclaimers if held() not in (None, reclaim)]
         self._settle()
@@ -249,7 +249,7 @@ class MemoryLedger:
         self._settle()
 
     def leave_line(self, ticket: Ticket) -> bool:
-        """End the wait; True when the bytes were granted, and are the caller's now."""
+        """End the wait of `ticket`; True when the bytes were granted, and are the caller's now."""
         if ticket.epoch != self.epoch:
             return False
         with self._lock:
@@ -259,7 +259,7 @@ class MemoryLedger:
         return ticket.granted
 
     def abandon(self, ticket: Ticket) -> None:
-        """Give up a place in line, or what was granted there. Never blocks, and may run in a finalizer."""
+        """Give up the place of `ticket` in line, or what was granted there. Never blocks, and may run in a finalizer."""
         self._credits.append(ticket)
         self._settle()
 

@@ -63,9 +63,9 @@ TIME_EVERY = 61
 class BufferPool:
     """Reused, page-aligned buffer memory. Use it with `with`, or `close` it.
 
-    `ledger`: shared with others; without one the pool has its own, of `max_pool_bytes`. Free memory is kept for
+    `config`: its settings, all of them for the whole pool. `ledger`: shared with others; without one the pool has its own, of `max_pool_bytes`. Free memory is kept for
     reuse, and goes back to the system by `maintain`, by `close`, and when somebody else needs the ledger's room.
-    `pressure`: where the level of memory pressure is read; without one, from this system.
+    `pressure`: where the level of memory pressure is read; without one, from this system. `clock`: for tests.
     """
 
     fork_order = 1
@@ -182,8 +182,9 @@ class BufferPool:
         timeout: Duration | None = None,  # noqa: ASYNC109 - the same parameters as `acquire`
         priority: Priority | None = Priority.NORMAL,
     ) -> Lease:
-        """As `acquire`, waiting without holding up the event loop, in the same line. A cancelled wait leaves nothing
-        behind; the lease is the same, and may be released from any thread or task."""
+        """As `acquire` (`size`, `timeout`, `priority` and errors, too), waiting without holding up the event loop, in the
+        same line. A cancelled wait leaves nothing behind; the lease is the same, and may be released from any thread or
+        task."""
         count, seconds = self._parse_request(size, timeout)
         began = perf_counter_ns()
         rank = bisect_right(self._bounds, count)
@@ -348,6 +349,8 @@ class BufferPool:
     def reconfigure(self, config: BufferPoolConfig) -> None:
         """Use `config` from now on, whole. Leases that are out and copies under way finish as they began; who waits for
         memory waits under the new limits. A pool with a ledger of its own also changes its limit to `max_pool_bytes`.
+
+        Raises `TypeError` for what is no `BufferPoolConfig`, `Closed`.
         """
         if not isinstance(config, BufferPoolConfig):
             raise TypeError(
@@ -387,6 +390,9 @@ class BufferPool:
         called 20 times a second at most, and at the end; `cancel()` before each piece, a true answer ends the copy
         there and the result says how far it came. What `src` and `dst` raise passes through; an end that would block
         raises `BlockingIOError`, whose `characters_written` is what was copied. `dst` must not keep the memory.
+
+        Raises `Overloaded` after the wait and where the line is full, `LimitExceeded` when the memory can never be had,
+        `Closed`: nothing was read then.
         """
         if self._chunks.closed:
             raise closed_error()
@@ -466,7 +472,7 @@ class BufferPool:
     def relieve(self, level: PressureLevel) -> int:
         """Tell the pool of a level of memory pressure that it cannot see itself: it holds, as the least, until another is
         told. Where the level asks for that, idle memory goes back at once, and while it lasts none is kept; bytes given
-        back."""
+        back. `ConfigError` for what is no `PressureLevel`."""
         try:
             level = PressureLevel(level)
         except ValueError:

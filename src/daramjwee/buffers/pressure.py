@@ -77,7 +77,8 @@ class MemoryPressure:
     """How short memory is, read from what the system offers, and from a ledger.
 
     `root`: the folder below which `proc` and `sys` lie. `ledger`: whose bound counts too. `interval`: `poll` reads at
-    most so often. Nothing is read before the first `poll`.
+    most so often (a duration). `thresholds`: which share of what is which level. `clock`: for tests. Nothing is read before
+    the first `poll`.
     """
 
     fork_order = 2

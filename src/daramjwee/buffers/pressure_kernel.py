@@ -121,12 +121,12 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
             below = share
 
     def row(self, field: str) -> tuple[float, ...]:
-        """The shares at which the levels begin, from ELEVATED on."""
+        """The shares of `field` at which the levels begin, from ELEVATED on."""
         row = getattr(self, field)
         return row if isinstance(row, tuple) else (row,)
 
     def margin(self, field: str, share: float) -> float:
-        """How far below `share` the level is left that begins there."""
+        """How far below `share` of `field` the level is left that begins there."""
         return self.share_margin if _MARGINS[field] == "share_margin" else share * self.stall_margin
 
 

@@ -54,7 +54,7 @@ class ChunkClassStats(msgspec.Struct, frozen=True):
 
 
 class OperationStats(msgspec.Struct, frozen=True):
-    """Operations of one size class by one strategy: leases taken by callers, copies and tees.
+    """Operations of one `size_class` by one `strategy`: leases taken by callers, copies and tees.
 
     `count`: all that ended. `bytes`: what copies and tees have moved. `timed`: operations that were timed, which took
     `nanoseconds` together: every copy and tee, and with `enable_detailed_metrics` one lease in 61 of those served at once
@@ -115,7 +115,7 @@ class AllocationStats(msgspec.Struct, frozen=True):
         )
 
     def largest(self, other: AllocationStats) -> AllocationStats:
-        """Of two pools of one process: it is the same process."""
+        """This or `other`, of two pools of one process: both tell of the same process."""
         return AllocationStats(
             max(self.page_faults, other.page_faults),
             max(self.collections, other.collections),
@@ -225,7 +225,7 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
         return self.of(strategy=DIRECT).count
 
     def of(self, *, size_class: SizeClass | None = None, strategy: Strategy | None = None) -> Operations:
-        """The sum of the operations of one size class, one strategy, both, or (None) all. `ValueError` for a name of
+        """The sum of the operations of one `size_class`, one `strategy`, both, or (None) all. `ValueError` for a name of
         neither."""
         size_class = None if size_class is None else SizeClass(size_class)
         strategy = None if strategy is None else Strategy(strategy)
@@ -302,7 +302,8 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Operations(msgspec.Struct, frozen=True):
-    """Operations of several size classes and strategies together; the fields are those of `OperationStats`."""
+    """Operations of several size classes and strategies together. `count`, `bytes`, `timed`, `nanoseconds` and `latency` are
+    those of `OperationStats`, added up."""
 
     count: int
     bytes: int

@@ -72,8 +72,8 @@ class Endpoint(enum.StrEnum):
 
 
 class Decision(NamedTuple):
-    """How to move an object: by which strategy, in pieces of how many bytes, and why. `fallback`: what was configured
-    cannot serve, and this serves instead."""
+    """How to move an object: by which `strategy`, in pieces of `chunk_size` bytes, and the `reason`. `fallback`: what was
+    configured cannot serve, and this serves instead."""
 
     strategy: Strategy
     chunk_size: int

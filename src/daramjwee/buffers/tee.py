@@ -60,8 +60,10 @@ class ChunkedTeeReader(io.BufferedIOBase):
     once; the next read asks it again. A source that would block: a read hands out what has come, or raises
     `BlockingIOError` when nothing has; `readline` and iteration hand out whole lines only.
 
-    `close` gives the chunk back and leaves `src` and `sink` open; what was not handed out is not written. The pool
+    `close` gives the chunk back and leaves `src` and `sink` open; what was not handed out is not written. The `pool`
     counts a tee once, at the end of the source or when it is closed, as one chunked operation.
+
+    `size`: bytes that are expected (None: unknown), which choose the chunk. `on_sink_error`: "raise" or "drop".
     """
 
     def __init__(
@@ -168,7 +170,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
             raise
 
     def peek(self, size: int = 0, /) -> bytes:
-        """Some of what comes next, not handed out and not written to the sink yet; b"" at the end."""
+        """Some of what comes next, whatever `size` says, not handed out and not written to the sink yet; b"" at the end."""
         if self._sink.stopped:
             self._refuse()
         if not self._ready(False):

@@ -35,7 +35,8 @@ class CacheStats(msgspec.Struct, frozen=True, kw_only=True):
     `hits`, `stale`, `joined`, `revalidated`, `bypassed`, `negative`: opens (and gets) by how they were answered.
     `misses`: opens that had to ask the origin or had nobody to ask, by reason (absent, expired, corrupt, error).
     `origin_fetches`, `fetch_errors`: calls of a fetcher, and those that failed, at once or in the body. `events`: rare things by kind
-    (corrupt, write_failed, too_large, ...). `memory_used`, `memory_limit`: bytes. `flights`: fills running now.
+    (corrupt, write_failed, too_large, ...). `evictions`: entries that left to make room, in all tiers. `memory_used`,
+    `memory_limit`: bytes. `tiers`: what each has, in their order. `flights`: fills running now.
     """
 
     hits: int

@@ -70,7 +70,7 @@ class CacheWriter:
         return self._open
 
     def write(self, data: Buffer) -> int:
-        """Append all of `data`; its length in bytes. `LimitExceeded` when no tier can hold so much."""
+        """Append all of `data`; its length in bytes. `LimitExceeded` when no tier can hold so much, `Closed` after the end."""
         if not self._open:
             raise Closed(f"the writer of {shorten(self._key)} is closed")
         piece: memoryview | bytes = data if type(data) is bytes else memoryview(data).cast("B")
@@ -98,7 +98,7 @@ class CacheWriter:
     def commit(self) -> None:
         """Publish what was written; done by leaving the `with` block. The writer is closed then.
 
-        `ConfigError` when another size was announced.
+        `ConfigError` when another size was announced, `Closed` when it has ended before.
         """
         if not self._open:
             raise Closed(f"the writer of {shorten(self._key)} is closed")

@@ -66,7 +66,7 @@ class Policy:
         return f"<{type(self).__name__} {self.count} items, {self.weight} bytes>"
 
     def add(self, item: Ranked) -> None:
-        """Put a new item at the newest end."""
+        """Put a new item at the newest end. `ValueError` for one that is in a policy already."""
         if item.queued:
             raise ValueError("the item is in a policy already: remove it first")
         item.queued = True

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Usage(NamedTuple):
-    """What a store holds now. `bytes` counts committed bodies and stagings; `capacity` is its limit."""
+    """What a store holds now. `bytes` counts committed bodies and stagings, `capacity` is their limit; `entries` counts what can be
+    read, `max_entries` is its limit, if there is one. `stagings`: being written; `evictions`: entries that made room so far."""
 
     bytes: int
     entries: int

@@ -19,7 +19,7 @@ SOME_DAY = 1_700_000_000.0
 
 
 class ManualClock:
-    """A `daramjwee.model.Clock` for tests: give it to a cache or a store, and `advance` it."""
+    """A `daramjwee.model.Clock` for tests: give it to a cache or a store, and `advance` it. `now`: seconds since the epoch."""
 
     def __init__(self, now: float = SOME_DAY) -> None:
         self._now = now
@@ -35,14 +35,14 @@ class ManualClock:
         return self._monotonic
 
     def advance(self, by: Duration) -> None:
-        """Let time pass on both clocks."""
+        """Let time pass on both clocks, `by` a duration."""
         seconds = parse_duration(by)
         with self._lock:
             self._now += seconds
             self._monotonic += seconds
 
     def set_now(self, now: float) -> None:
-        """Let the wall clock jump, backwards too, as it does when a machine corrects its time."""
+        """Let the wall clock jump to `now` (seconds since the epoch), backwards too, as when a machine corrects its time."""
         with self._lock:
             self._now = now
 

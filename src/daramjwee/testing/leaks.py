@@ -31,7 +31,8 @@ def no_leaks(
 
     `owners`: buffer pools and caches; no more buffers may be leased afterwards than before, and no flight may
     run. `threads`: no thread started in the block may be alive; pass False for a cache that stays open, whose
-    workers are its own. `descriptors`: no more descriptors may be open (where /proc tells).
+    workers are its own. `descriptors`: no more descriptors may be open (where /proc tells). `patience`: seconds that what
+    is ending may take.
     """
     threads_before = set(threading.enumerate()) if threads else set()
     leased_before = [_leased(owner) for owner in owners]

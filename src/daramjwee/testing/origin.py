@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class Gate:
-    """A place in a script where the origin stops until the test lets it go on."""
+    """A place in a script where the origin stops until the test lets it go on, or `patience` (seconds) is over."""
 
     def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
         self._reached = threading.Event()
@@ -33,7 +33,7 @@ class Gate:
         self._patience = patience
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Called by the origin: say that it is here, then stand until `open`."""
+        """Called by the origin: say that it is here, then stand until `open`, or `timeout` seconds (None: its patience)."""
         self._reached.set()
         return self._opened.wait(self._patience if timeout is None else timeout)
 
@@ -62,7 +62,7 @@ class ScriptedOrigin:
     """A `Fetcher` for tests.
 
     `ScriptedOrigin({"a": b"bytes"})` serves plain objects; `script` says more of one key. A key without a
-    script is `NotFound`.
+    script is `NotFound`. `objects`: bytes by key.
     """
 
     def __init__(self, objects: Mapping[str, bytes] | None = None) -> None:
@@ -93,7 +93,8 @@ class ScriptedOrigin:
         A step is bytes to send; an exception (or its class) to raise, before the body when it comes first; or
         something to `wait` for: a `Gate`, a `threading.Event`, a `Barrier`. `size`: "right" announces the bytes
         of all steps, None nothing, a number that number, true or not. `fail_at=n`: raise `error` after n bytes.
-        A fetch that comes with `previous` of the same `etag` gets `NotModified`.
+        A fetch that comes with `previous` of the same `etag` gets `NotModified`. `last_modified`, `ttl`, `tags`, `digest`,
+        `attributes`, `cacheable`: as of `FetchResult`. `ValueError` for a script that cannot be played.
         """
         if error is not None and fail_at is None:
             raise ValueError(

@@ -53,13 +53,13 @@ ODD_KEYS = (
 
 
 def pattern(size: int, seed: int = 0) -> bytes:
-    """`size` bytes of which every aligned 4 say where they belong, so that a mixture shows."""
+    """`size` bytes of which every aligned 4 say where they belong, and in which `seed`, so that a mixture shows."""
     words = b"".join(((seed << 24) ^ n).to_bytes(4, "little") for n in range(min(size // 4 + 1, 65536)))
     return (words * (size // len(words) + 1))[:size]
 
 
 def read_all(source: Any, size: int, piece: int = PIECE) -> bytes:
-    """All bytes of an entry or a staging, by `readinto_at` in pieces."""
+    """All `size` bytes of an entry or a staging (`source`), by `readinto_at` in pieces of `piece` bytes."""
     out = bytearray(size)
     at = 0
     while at < size:
@@ -70,7 +70,7 @@ def read_all(source: Any, size: int, piece: int = PIECE) -> bytes:
 
 
 def put(store: Store, key: str, body: bytes, piece: int = PIECE, **fields: Any) -> None:
-    """Commit one entry and close it."""
+    """Commit `body` under a `key` of a `store`, written in pieces of `piece` bytes; `fields` are those of its `Metadata`."""
     staging = store.stage(key, Metadata(size=len(body), **fields))
     try:
         for at in range(0, len(body), piece):
@@ -83,7 +83,7 @@ def put(store: Store, key: str, body: bytes, piece: int = PIECE, **fields: Any) 
 
 
 def fetch(store: Store, key: str) -> bytes | None:
-    """The body of a key, None when there is none."""
+    """The body of a `key` in a `store`, None when there is none."""
     entry = store.open(key)
     if entry is None:
         return None

@@ -113,7 +113,11 @@ class AlertRule(_Subject, frozen=True, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule's alert was raised, or cleared. `at`: wall-clock seconds since the epoch; `message`: the same in words."""
+    """The alert of a `rule` was raised, or cleared (`state`).
+
+    `metric`: what was judged, `value`: how it was, in the unit of the metric, beside its `threshold`. `severity`: that of the
+    rule. `at`: wall-clock seconds since the epoch. `message`: all of it in words.
+    """
 
     rule: AlertRule
     metric: str

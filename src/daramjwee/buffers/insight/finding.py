@@ -22,7 +22,7 @@ class Severity(enum.StrEnum):
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was seen, and what to do about it.
 
-    `code`: its name, stable; `seen`: what was seen, with its figures; `remedy`: what to do, in words. Advice also names
+    `code`: its name, stable; `severity`: how urgent it is; `seen`: what was seen, with its figures; `remedy`: what to do, in words. Advice also names
     the `field` of the configuration, its `current` value and the `proposed` one, and what that should `gain`; `figures`:
     what `seen` says, for programs.
     """

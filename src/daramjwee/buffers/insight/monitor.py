@@ -99,7 +99,8 @@ class _Watch:
 class Monitor:
     """Trends and alerts of one pool, at `pool.monitor`.
 
-    `interval`: how often it looks (`metrics_interval` of the pool); `rules`: those that are watched from the start.
+    `interval`: how often it looks (`metrics_interval` of the pool, a duration); `rules`: those that are watched from the start.
+    `clock`: for tests.
     """
 
     def __init__(
@@ -130,7 +131,8 @@ class Monitor:
 
     def watch(self, rule: AlertRule, callback: Callback | None = None) -> Callable[[], None]:
         """Judge `rule` at every look; its alerts go to the log, to `alerts`, and to `callback(alert)`. Returns what ends
-        that, when called. A rule equal to one that is watched already is judged once, for both."""
+        that, when called. A rule equal to one that is watched already is judged once, for both. `ConfigError` for what is no
+        rule."""
         if not isinstance(rule, AlertRule):
             raise ConfigError([Problem("rule", rule, "must be an AlertRule")], subject="Monitor.watch")
         listener = _Listener(None if callback is None else _checked(callback, "Monitor.watch"))
@@ -171,7 +173,8 @@ class Monitor:
 
     def trend(self, metric: str, *, interval: Duration | None = None, keep: int = DEFAULT_KEEP) -> Trend:
         """How `metric` goes from now on: one value for each look. The same trend is given to all who ask for the same.
-        `interval`: of its points, None as long as that of the looks is now."""
+        `interval`: of its points (a duration), None as long as that of the looks is now; `keep`: of how many it is remembered.
+        `ConfigError` for an unknown metric, `LimitExceeded` for more trends than a pool keeps."""
         unknown = unknown_metric(metric)
         if unknown is not None:
             raise ConfigError([unknown], subject="Monitor.trend")
@@ -196,7 +199,7 @@ class Monitor:
         return self._interval
 
     def set_interval(self, seconds: Duration) -> None:
-        """Look so often from now on. Trends that were begun keep the interval they have."""
+        """Look every so many `seconds` (a duration) from now on. Trends that were begun keep the interval they have."""
         self._interval = _parse(seconds, "Monitor.set_interval")
 
     def due(self, now: float) -> bool:
@@ -204,7 +207,7 @@ class Monitor:
         return self._looked_at is None or now - self._looked_at >= self._interval
 
     def look(self, stats: BufferPoolStats, now: float) -> None:
-        """Judge a snapshot of the pool, taken `now`, against the one before. Its counters must go on from look to look."""
+        """Judge `stats` of the pool, taken `now` (seconds), against those before. Counters must go on from look to look."""
         looking = self._looking
         for _ in filter(None, map(looking.acquire, NO_WAIT)):
             try:
@@ -277,7 +280,8 @@ class Monitor:
         self._announce(alert)
 
     def note_pressure(self, before: PressureLevel, level: PressureLevel, reason: str) -> None:
-        """Tell of a change of memory pressure. It is raised, at whatever level, until that is NORMAL again."""
+        """Tell of a change of memory pressure, from `before` to `level`, and the `reason`. It is raised, at whatever level, until
+        that is NORMAL again."""
         state: AlertState = CLEARED if level is NORMAL else RAISED
         way = "rose" if level > before else "fell"
         message = f"memory pressure {way} from {before.name} to {level.name}" + (f": {reason}" if reason else "")

@@ -60,8 +60,10 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is known of one object besides its bytes.
 
     `size`: bytes, None while unknown (never None on an `Entry`). `stored_at`: when the origin last confirmed
-    it. `ttl`: its own lifetime, else the cache's `Freshness` counts. `digest`: "sha256:<hex>", any hashlib
-    name. `negative`: the origin said that the key does not exist; such an entry has no bytes.
+    it, in seconds since the epoch. `ttl`: its own lifetime in seconds, else the cache's `Freshness` counts. `etag`,
+    `last_modified`: validators, as the origin wrote them. `digest`: "sha256:<hex>", any hashlib name. `tags`: what
+    it can be invalidated by; `attributes`: what a program keeps with it. `negative`: the origin said that the key does
+    not exist; such an entry has no bytes.
     """
 
     size: int | None = None
@@ -87,7 +89,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class FetchRequest(msgspec.Struct, frozen=True):
     """What a fetcher is asked for.
 
-    `previous`: metadata of the stale copy at hand; raise `NotModified` to keep it. `offset`: first byte
+    `key`: of what. `previous`: metadata of the stale copy at hand; raise `NotModified` to keep it. `offset`: first byte
     wanted, above 0 only to go on with an object whose `validator` (a strong ETag) must still match.
     """
 
@@ -107,8 +109,9 @@ class FetchResult(_HasBody, kw_only=True):
     `body`: a buffer, something with `read(n)` (`readinto1`, `readinto`, `read1` are used where there are),
     or an iterable of buffers; it is read by one thread at a time, not always the one that called the fetcher, and
     closed when it has `close`. `size`: bytes the body must have; more or
-    fewer is a `FetchError`. `digest`: "sha256:<hex>", checked likewise. `ttl`: lifetime (a duration).
-    `cacheable=False`: stream it to this caller only and keep nothing.
+    fewer is a `FetchError`. `digest`: "sha256:<hex>", checked likewise. `ttl`: lifetime (a duration). `etag`,
+    `last_modified`: validators, as the origin wrote them. `tags`: what it can be invalidated by; `attributes`: what
+    is kept with it, text by name. `cacheable=False`: stream it to this caller only and keep nothing.
     """
 
     size: int | None = None
@@ -191,7 +194,8 @@ class Freshness:
 
 
 class Event(NamedTuple):
-    """One thing that happened, for counters and logs. `kind` is a stable word such as "corrupt"."""
+    """One thing that happened, for counters and logs. `kind` is a stable word such as "corrupt"; `key` and `tier` say with
+    what and where, if with one; `detail`: more of it in words."""
 
     kind: str
     key: str | None = None
@@ -203,7 +207,9 @@ class Event(NamedTuple):
 class Observer(Protocol):
     """Where a room sends its news. Called outside of locks; an exception it raises is counted, never passed on."""
 
-    def notice(self, event: Event) -> None: ...
+    def notice(self, event: Event) -> None:
+        """Take note of `event`, at once."""
+        ...
 
 
 class Clock(Protocol):

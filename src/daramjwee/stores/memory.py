@@ -65,8 +65,8 @@ class MemoryStore:
     """A tier in this process's memory.
 
     `capacity`: bytes of bodies, stagings included. `max_entries`: number of entries; None: one per 256 bytes of
-    capacity, at least 1024. `max_object_size`: larger objects are refused; None: the capacity. `ConfigError`
-    lists every argument that is wrong.
+    capacity, at least 1024. `policy`: in which order entries leave, "sieve" or "lru". `max_object_size`: larger objects
+    are refused; None: the capacity. `ConfigError` lists every argument that is wrong.
 
     `hot(key) -> HotEntry | None` finds what a hit needs without a lock; it is None where the policy needs one.
     """

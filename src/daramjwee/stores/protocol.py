@@ -57,7 +57,9 @@ class Entry(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Read no more; what the entry holds is free again."""
+        ...
 
 
 class Staging(Protocol):
@@ -120,29 +122,35 @@ class Store(Protocol):
     `plain_files -> bool`: whether its entries have a `path`. `hot(key)`: memory only; see `MemoryStore`.
     """
 
-    def open(self, key: str) -> Entry | None: ...
+    def open(self, key: str) -> Entry | None:
+        """The committed entry of `key`, which the caller closes; None when there is none. `StoreError` when the tier fails."""
+        ...
 
     def stage(self, key: str, metadata: Metadata) -> Staging:
-        """Begin an object. A `metadata.size` that is known is reserved at once.
+        """Begin an object under `key`. A `metadata.size` that is known is reserved at once.
 
         Raises `LimitExceeded` when an object of that size can never fit, `StoreError` when the tier fails.
         """
         ...
 
     def delete(self, key: str, *, guard: Callable[[], bool] | None = None) -> bool:
-        """Forget the key; True if it was there. Open entries of it stay readable.
+        """Forget the `key`; True if it was there. Open entries of it stay readable.
 
         `guard` as in `Staging.commit`: when it says False nothing is deleted.
         """
         ...
 
-    def stat(self, key: str) -> Metadata | None: ...
+    def stat(self, key: str) -> Metadata | None:
+        """What `open` would find under `key`, without opening it and without counting as a use."""
+        ...
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Committed keys that start with `prefix`, in no order; a snapshot."""
         ...
 
-    def usage(self) -> Usage: ...
+    def usage(self) -> Usage:
+        """What is held now."""
+        ...
 
     def close(self) -> None:
         """Release everything; open entries and stagings end. Later calls raise `Closed`."""

@@ -83,7 +83,7 @@ class Trend:
     def add(self, value: float, at: float) -> None:
         """Add a value that was seen `at` (seconds). It counts in the interval it belongs to, also when later ones came
         before it; older than all that is remembered it is left out, and so is what is no number (nan), infinite, or beyond
-        1e100. `ConfigError` for what is no number at all."""
+        1e100. `ConfigError` for an `at` that is no time."""
         if not abs(at) <= LATEST_SECONDS:
             raise ConfigError([Problem("at", at, "must be a number of seconds, to 1e15")], subject="Trend.add")
         if not abs(value) <= LARGEST_VALUE:

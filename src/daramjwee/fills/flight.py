@@ -151,8 +151,11 @@ class Flight:
             if self.kernel.over:
                 return
             self.aborting = self.aborting or error
-            idle = not self.kernel.pumping or not self.begun
+            # A filler that is on its way may never come: whoever closes drops what its threads have not begun.
+            idle = not self.kernel.pumping or not self.begun or self.holder == 0
             self.kernel.pumping = self.begun = True
+            if idle:
+                self.holder = -1
             self._wake_all_locked()
         if idle:
             self._fail(error)
@@ -274,9 +277,6 @@ class Flight:
             return
         due = kernel.size is not None or self._pulls >= PULLS_BEFORE_FILLER or not kernel.readers
         if due and self.spawn_filler():
-            with self.lock:
-                if self.holder == threading.get_ident():
-                    self.holder = 0
             return
         with self.lock:
             kernel.stop_pumping()
@@ -287,8 +287,18 @@ class Flight:
             self.abort(FillAborted(f"nobody reads {shorten(self.key)} any more and no filler is free to finish it"))
 
     def spawn_filler(self) -> bool:
+        """Give the pump role to a filler, which may come late or, after an abort, never. False: none is to be had."""
         context = contextvars.copy_context()
-        return self._spawn(lambda: context.run(self._run_filler))
+        if not self._spawn(lambda: context.run(self._run_filler)):
+            return False
+        aborted = None
+        with self.lock:
+            if self.holder == threading.get_ident():  # it has not come yet
+                aborted = None if self.kernel.over else self.aborting
+                self.holder = 0 if aborted is None else -1
+        if aborted is not None:
+            self._fail(aborted)
+        return True
 
     def _run_filler(self) -> None:
         """Pull to the end, at the origin's pace; in a full window at the pace of the slowest reader."""
@@ -465,6 +475,9 @@ class Flight:
         """The flight is over and nobody reads: end the staging, close the entry, give the window back."""
         with self.lock:
             self.window.drop(NEVER)
+        # Nobody asks for it any more, and its traceback leads back here: together they would keep what was open in every
+        # frame on the way, bodies of the memory tier too, until the collector comes.
+        self.error = self.failure = None
         if self.entry is not None:
             self.entry.close()
         elif self.staging is not None:

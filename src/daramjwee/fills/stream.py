@@ -169,9 +169,8 @@ class CacheStream(io.BufferedIOBase):
         return self._pos - self._start
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to `offset` bytes from the start (`whence` 0), from here (1) or from the end (2); past what has arrived the
-        next read waits. Raises `io.UnsupportedOperation` while the size is not known or bytes pass through a window,
-        `ValueError` for a negative position."""
+        """Move to `offset`; past what has arrived the next read waits. Raises `io.UnsupportedOperation` while
+        the size is not known or bytes pass through a window."""
         if not self.seekable():
             raise io.UnsupportedOperation(
                 f"the stream of {shorten(self._key)} cannot seek: its size is unknown or no tier has room for it"
@@ -200,7 +199,8 @@ class CacheStream(io.BufferedIOBase):
             try:
                 count = direct(self._pos, view)
             except StoreError as error:
-                self._mend(error)
+                if not self._mend(error):
+                    raise
             else:
                 if count:
                     self._pos += count
@@ -209,7 +209,7 @@ class CacheStream(io.BufferedIOBase):
         return self._fill(view)
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
-        """Read what is there into `buffer`, waiting only for the first byte; 0 at the end."""
+        """Read what is there, waiting only for the first byte; 0 at the end."""
         view = memoryview(buffer)
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")
@@ -232,7 +232,8 @@ class CacheStream(io.BufferedIOBase):
             try:
                 data: bytes = peek(self._pos, size)
             except StoreError as error:
-                self._mend(error)
+                if not self._mend(error):
+                    raise
             else:
                 self._advance(len(data))
                 return data
@@ -311,7 +312,8 @@ class CacheStream(io.BufferedIOBase):
             else:
                 count = self._readinto_at(pos, view)
         except StoreError as error:
-            self._mend(error)
+            if not self._mend(error):
+                raise
             return self._read_some(view, least=least)
         if count == 0 and total is not None:
             raise CorruptEntry(
@@ -326,20 +328,22 @@ class CacheStream(io.BufferedIOBase):
         if self._progress is not None:
             self._progress(self._pos - self._start, self.size)
 
-    def _mend(self, error: StoreError) -> None:
-        """The tier failed at the current position: go on from the origin, if that has the same object."""
+    def _mend(self, error: StoreError) -> bool:
+        """The tier failed at the current position: go on from the origin, if that has the same object. False: raise the
+        error (not here: a frame that has an error and is in its traceback keeps the caller's memory from going back)."""
         self._mends += 1
         if self._mends > MOST_MENDS:
-            raise error
+            return False
         mended = self._owner.mend(self._key, self._pos, self.metadata if self._given else None, self._fetch, error)
         if mended is None:
-            raise error
+            return False
         old = self._source
         self._source, self.metadata = mended
         self._readinto_at = self._source.readinto_at
         self._direct = None
         if old is not None:
             old.close()
+        return True
 
     # -- copying out -------------------------------------------------------------------------------------
 

@@ -232,7 +232,7 @@ class MemoryLedger:
             )
 
     def overloaded(self, count: int, waited: float) -> Overloaded:
-        """The error for a request of `count` bytes that has waited in vain."""
+        """The error for a request of `count` bytes that has `waited` (seconds) in vain."""
         return Overloaded(
             f"no {format_size(count)} of memory came free within {format_duration(waited)}: {format_size(self.held)} of "
             f"{format_size(self.limit)} are held and {self.waiting} requests wait; {RAISE_LIMIT}, or the timeout",

@@ -67,6 +67,7 @@ class CacheWriter:
         return self._written
 
     def writable(self) -> bool:
+        """True until it has ended."""
         return self._open
 
     def write(self, data: Buffer) -> int:

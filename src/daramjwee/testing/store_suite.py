@@ -97,6 +97,8 @@ class StoreSuite:
     """Override `make_store`; it gets a fresh folder and gives a store of `CAPACITY` bytes."""
 
     def make_store(self, tmp_path: Path) -> Store:
+        """An empty store of `CAPACITY` bytes; one with files keeps them below `tmp_path`. `NotImplementedError` until it is
+        overridden."""
         raise NotImplementedError("override make_store")
 
     @pytest.fixture

@@ -169,8 +169,9 @@ class CacheStream(io.BufferedIOBase):
         return self._pos - self._start
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to `offset`; past what has arrived the next read waits. Raises `io.UnsupportedOperation` while
-        the size is not known or bytes pass through a window."""
+        """Move to `offset` bytes from the start (`whence` 0), from here (1) or from the end (2); past what has arrived the
+        next read waits. Raises `io.UnsupportedOperation` while the size is not known or bytes pass through a window,
+        `ValueError` for a negative position."""
         if not self.seekable():
             raise io.UnsupportedOperation(
                 f"the stream of {shorten(self._key)} cannot seek: its size is unknown or no tier has room for it"
@@ -209,7 +210,7 @@ class CacheStream(io.BufferedIOBase):
         return self._fill(view)
 
     def readinto1(self, buffer: WriteableBuffer, /) -> int:
-        """Read what is there, waiting only for the first byte; 0 at the end."""
+        """Read what is there into `buffer`, waiting only for the first byte; 0 at the end."""
         view = memoryview(buffer)
         if view.format != "B" or view.ndim != 1:
             view = view.cast("B")

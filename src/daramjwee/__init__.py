@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         select_strategy,
     )
     from daramjwee.cache import Cache
+    from daramjwee.config import CacheConfig
     from daramjwee.engine.counters import CacheStats
     from daramjwee.engine.lifecycle import Drain
     from daramjwee.engine.write import CacheWriter
@@ -82,6 +83,7 @@ __all__ = [
     "BufferPoolConfig",
     "BufferPoolStats",
     "Cache",
+    "CacheConfig",
     "CacheMiss",
     "CacheStats",
     "CacheStream",
@@ -144,6 +146,7 @@ _HOMES = {
     "BufferPoolConfig": "buffers",
     "BufferPoolStats": "buffers",
     "Cache": "cache",
+    "CacheConfig": "config",
     "CacheMiss": "errors",
     "CacheStats": "engine.counters",
     "CacheStream": "fills.stream",

@@ -6,17 +6,17 @@ Design: docs/design/overview.md
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 import msgspec
 
 from daramjwee import observe
 from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger
+from daramjwee.config import CacheConfig
 from daramjwee.engine.arguments import (
     check_arguments,
     check_duration,
@@ -25,17 +25,20 @@ from daramjwee.engine.arguments import (
     check_offset,
     check_orphan,
     check_size,
+    compare_limits,
+    folder_of,
+    mark_in_use,
 )
 from daramjwee.engine.counters import CacheStats
 from daramjwee.engine.execute import Engine
 from daramjwee.engine.fetch import Ask
 from daramjwee.engine.lifecycle import Drain, close_engine
+from daramjwee.engine.whole import read_all
 from daramjwee.engine.write import CacheWriter, put
-from daramjwee.errors import CacheMiss, ConfigError, CorruptEntry, LimitExceeded, NotFound, Problem, shorten
+from daramjwee.errors import CacheMiss, CorruptEntry, NotFound, shorten
 from daramjwee.fills.body import metadata_of, result_of
-from daramjwee.fills.stream import STEP_BYTES, CacheStream
+from daramjwee.fills.stream import CacheStream
 from daramjwee.model import SYSTEM_CLOCK, Body, Clock, Fetcher, FetchResult, Freshness, Status, check_key
-from daramjwee.stores.memory import MemoryStore
 from daramjwee.stores.protocol import Store
 from daramjwee.units import Duration, Size, format_size
 
@@ -43,10 +46,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from daramjwee.engine.tiers import Tier
     from daramjwee.stores.memory import HotEntry
-
-logger = logging.getLogger(__name__)
 
 
 class _Raise:
@@ -96,13 +96,66 @@ class Cache:
         self._engine = Engine(
             tiers, origin=origin, freshness=freshness, pool=self.buffers, ledger=ledger, workers=workers, clock=clock
         )
-        _mark_in_use(tiers)
-        _compare_limits(tiers, limit)
+        mark_in_use(tiers)
+        compare_limits(tiers, limit)
         # The short way of a fresh hit in the top tier, taken by `get` without a lock or a stream.
         self._hot: Callable[[str], HotEntry | None] = getattr(tiers[0], "hot", None) or _nothing_hot
         self._monotonic = clock.monotonic
         self._counters = self._engine.counters
         self._dashboards: weakref.WeakSet[observe.Dashboard] = weakref.WeakSet()  # a closed one may go
+
+    @classmethod
+    def from_config(
+        cls,
+        source: str | os.PathLike[str] | Mapping[str, Any] | CacheConfig | None = None,
+        *,
+        origin: Fetcher | Mapping[str, Any] | str | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        **changes: Any,
+    ) -> Self:
+        """A cache as a configuration describes it: a TOML or JSON file, a mapping, a `CacheConfig`, or None for the file
+        that `DARAMJWEE_CONFIG` names (or the defaults).
+
+        `changes`: fields of `CacheConfig`; they win over the environment (`environ`, None: that of the process), which
+        wins over `source`. `origin`: a fetcher of the program's own, or what a configuration may say of one.
+        Raises `ConfigError` listing every problem, and `StoreError` when a folder cannot be used. See docs/settings.md.
+        """
+        from daramjwee.config.load import load
+        from daramjwee.engine.assemble import build_origin, build_stores
+
+        made = origin if callable(origin) else None
+        if origin is not None and made is None:
+            changes["origin"] = origin
+        config = load(source, environ=environ, changes=changes).config
+        described = None if made is not None else config.origin
+        fetcher = build_origin(config) if made is None else made
+        stores = build_stores(config)
+        try:
+            cache = cls(
+                *stores, origin=fetcher, freshness=config.freshness, buffers=config.buffers,
+                memory_limit=config.memory_limit, workers=config.workers, clock=clock,
+            )  # fmt: skip
+        except BaseException:
+            for store in stores:
+                store.close()
+            raise
+        cache._engine.origin_config = described
+        return cache
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        origin: Fetcher | Mapping[str, Any] | str | None = None,
+        environ: Mapping[str, str] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        **changes: Any,
+    ) -> Self:
+        """A cache with the tiers that `url` names, such as "memory:256MiB;file:./cache?capacity=20GiB"; the rest as
+        `from_config`."""
+        return cls.from_config({"tiers": url}, origin=origin, environ=environ, clock=clock, **changes)
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -186,7 +239,7 @@ class Cache:
             tries -= 1
             try:
                 with self.open(key, fetch) as stream:
-                    return _read_all(stream, limit)
+                    return read_all(stream, limit)
             except CorruptEntry:
                 # Nothing was given to the caller yet, and the store has dropped the entry: begin anew.
                 if not tries:
@@ -290,6 +343,26 @@ class Cache:
         """A frozen snapshot of what was counted and what is held."""
         return self._engine.stats()
 
+    @property
+    def config(self) -> CacheConfig:
+        """The settings that hold now. Tiers and an origin that a program made itself are named there, and no more."""
+        from daramjwee.engine.assemble import config_of
+
+        with self._engine.settings_lock:
+            return config_of(self._engine)
+
+    def reconfigure(self, **changes: Any) -> CacheConfig:
+        """Change settings while the cache is in use, all of them or none; the configuration that holds then.
+
+        `changes`: fields of `CacheConfig`. A mapping for `freshness` or `buffers` changes those fields of it. Of `tiers`
+        (all of them, in their order) `capacity`, `max_entries` and `max_object_size` can change; entries beyond a new
+        limit leave at once. What is running goes on under the settings it began with.
+        Raises `ConfigError` that lists every problem, also each field that needs a new cache; nothing is changed then.
+        """
+        from daramjwee.engine.reconfigure import reconfigure
+
+        return reconfigure(self._engine, changes, owns_pool=self._owns_pool)
+
     def offer_dashboard(self, path: str | os.PathLike[str] | None = None) -> observe.Dashboard:
         """Offer what this cache and its pool tell of themselves on a private Unix socket, for `daramjwee stats`, until
         the dashboard or the cache is closed.
@@ -298,7 +371,7 @@ class Cache:
         file tier. `ConfigError` when it cannot be there. See docs/monitoring.md.
         """
         self._engine.check_open()
-        place = _folder_of(self._engine.tiers) if path is None else path
+        place = folder_of(self._engine.tiers) if path is None else path
         dashboard = observe.offer_dashboard(self.buffers, place, cache=self, clock=self._engine.clock)
         self._dashboards.add(dashboard)
         if self._engine.closed:  # meanwhile
@@ -327,10 +400,18 @@ class Cache:
     ) -> None:
         self.close(Drain.FINISH if kind is None else Drain.ABORT)
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a Cache cannot be pickled: it has threads and open files; make one in each process, over the same folder"
-        )
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Cache], tuple[dict[str, Any]]]:
+        """Another process gets a cache of its own, by the same configuration; entries go along in file tiers only."""
+        from daramjwee.engine.assemble import config_of, given_parts
+
+        self._engine.check_open()
+        given = given_parts(self._engine, owns_pool=self._owns_pool)
+        if given:
+            raise TypeError(
+                f"this Cache cannot be pickled: {', '.join(given)} cannot be made again from a configuration; make it "
+                "with Cache.from_config or Cache.from_url, or make one in each process, over the same folder"
+            )
+        return _reopen, (config_of(self._engine).to_mapping(),)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -344,55 +425,10 @@ class Cache:
 ATTEMPTS = 4
 
 
-def _read_all(stream: CacheStream, limit: int) -> bytes:
-    size = stream.size
-    if size is None:
-        pieces: list[bytes] = []
-        total = 0
-        while piece := stream.read1(STEP_BYTES):
-            total += len(piece)
-            if total > limit:
-                break
-            pieces.append(piece)
-        else:
-            return b"".join(pieces)
-    elif size <= limit:
-        return stream.read()
-    much = "more than" if size is None else f"{format_size(size)}, more than"
-    raise LimitExceeded(
-        f"{shorten(stream.key)} has {much} max_bytes={format_size(limit)}: read it with open(), or raise max_bytes"
-    )
-
-
 def _nothing_hot(key: str) -> None:
     """No tier that could answer at once."""
 
 
-def _mark_in_use(tiers: tuple[Store, ...]) -> None:
-    """Tell the stores that want to know; last of all, so that a construction that failed leaves them free."""
-    store: Any
-    for store in tiers:
-        if hasattr(store, "in_use"):
-            store.in_use = True
-
-
-def _folder_of(tiers: Iterable[Tier]) -> str:
-    """The folder of the first file tier."""
-    from daramjwee.stores.file.store import FileStore
-
-    for tier in tiers:
-        if isinstance(tier.store, FileStore):
-            return tier.store.folder
-    mend = "this cache has no file tier: give the path of a folder, or of a socket in one"
-    raise ConfigError([Problem("path", None, mend)], subject="offer_dashboard")
-
-
-def _compare_limits(tiers: tuple[Store, ...], limit: int) -> None:
-    room = sum(store.usage().capacity for store in tiers if isinstance(store, MemoryStore))
-    if room > limit:
-        logger.warning(
-            "the memory tier may hold %s but memory_limit is %s, buffers included: it can never be filled; "
-            "raise memory_limit, or lower the tier's capacity",
-            format_size(room),
-            format_size(limit),
-        )
+def _reopen(mapping: dict[str, Any]) -> Cache:
+    """A cache in the process that a pickled one was handed to. Its environment has no say: the cache was made already."""
+    return Cache.from_config(mapping, environ={})

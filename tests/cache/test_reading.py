@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import threading
 from typing import TYPE_CHECKING
 
@@ -495,12 +494,6 @@ def test_reading_leaves_nothing_behind(make_cache: Callable[..., Cache], origin:
                 stream.read(100)
         assert origin.open_bodies == 0
         cache.close()
-
-
-def test_a_cache_refuses_to_be_pickled_and_says_what_to_do() -> None:
-    """`TypeError`, not an error from somewhere inside."""
-    with Cache(MemoryStore("8MiB")) as cache, pytest.raises(TypeError, match="make one in each process"):
-        pickle.dumps(cache)
 
 
 def test_a_cache_is_shown_with_its_state() -> None:

@@ -346,7 +346,7 @@ def test_a_memory_tier_larger_than_the_limit_is_said_once(caplog: pytest.LogCapt
     """It works, within the limit; the warning names both sizes. A tier that fits is no news."""
     with Cache(MemoryStore("64MiB"), memory_limit="16MiB"), Cache(MemoryStore("8MiB"), memory_limit="16MiB"):
         pass
-    said = [record.getMessage() for record in caplog.records if record.name == "daramjwee.cache"]
+    said = [record.getMessage() for record in caplog.records if record.name == "daramjwee.engine.arguments"]
     assert len(said) == 1
     assert "64MiB" in said[0]
     assert "16MiB" in said[0]

@@ -1,24 +1,30 @@
 """Arguments of the doors: checked before anything changes, every fault of a constructor at once.
 
-Invariant: what passes here is used as it is further down; nothing here has an effect.
+Invariant: what passes here is used as it is further down; nothing here has an effect, but that stores know their cache.
 Threads: any.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers import BufferPool, BufferPoolConfig
 from daramjwee.errors import ConfigError, Problem
-from daramjwee.model import Freshness
-from daramjwee.units import MIB, format_size, parse_duration, parse_size
+from daramjwee.model import LEAST_MEMORY, MOST_WORKERS, Freshness
+from daramjwee.stores.memory import MemoryStore
+from daramjwee.units import format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from daramjwee.engine.tiers import Tier
     from daramjwee.model import Fetcher
     from daramjwee.stores.protocol import Store
     from daramjwee.units import Duration, Size
 
-LEAST_MEMORY = 4 * MIB
+logger = logging.getLogger(__name__)
+
 FRESHNESS_MEND = 'must be a Freshness, such as Freshness(fresh="5m")'
 
 
@@ -34,8 +40,8 @@ def check_arguments(
         problems.append(Problem("freshness", freshness, FRESHNESS_MEND))
     if buffers is not None and not isinstance(buffers, BufferPool | BufferPoolConfig):
         problems.append(Problem("buffers", buffers, "must be a BufferPoolConfig, a BufferPool, or None"))
-    if type(workers) is not int or not 1 <= workers <= 1024:
-        problems.append(Problem("workers", workers, "must be an int from 1 to 1024"))
+    if type(workers) is not int or not 1 <= workers <= MOST_WORKERS:
+        problems.append(Problem("workers", workers, f"must be an int from 1 to {MOST_WORKERS}"))
     try:
         limit = parse_size(memory_limit)
     except ValueError as error:
@@ -101,3 +107,34 @@ def check_orphan(value: str) -> bool:
     if value not in ("finish", "abort"):
         raise ConfigError([Problem("on_orphan", value, 'must be "finish" or "abort"')], subject="open")
     return value == "finish"
+
+
+def mark_in_use(tiers: Iterable[Store]) -> None:
+    """Tell the stores that want to know; last of all, so that a construction that failed leaves them free."""
+    store: Any
+    for store in tiers:
+        if hasattr(store, "in_use"):
+            store.in_use = True
+
+
+def folder_of(tiers: Iterable[Tier]) -> str:
+    """The folder of the first file tier."""
+    from daramjwee.stores.file.store import FileStore
+
+    for tier in tiers:
+        if isinstance(tier.store, FileStore):
+            return tier.store.folder
+    mend = "this cache has no file tier: give the path of a folder, or of a socket in one"
+    raise ConfigError([Problem("path", None, mend)], subject="offer_dashboard")
+
+
+def compare_limits(tiers: Iterable[Store], limit: int) -> None:
+    """Say so when the memory tiers can never be filled."""
+    room = sum(store.usage().capacity for store in tiers if isinstance(store, MemoryStore))
+    if room > limit:
+        logger.warning(
+            "the memory tier may hold %s but memory_limit is %s, buffers included: it can never be filled; "
+            "raise memory_limit, or lower the tier's capacity",
+            format_size(room),
+            format_size(limit),
+        )

@@ -7,7 +7,7 @@ Design: docs/design/stores.md
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.errors import Problem
 from daramjwee.policies import POLICY_NAMES
@@ -32,7 +32,7 @@ class Limits(NamedTuple):
     max_object_size: int
     explicit_max_object_size: bool
 
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The arguments of a store with these limits."""
         largest = self.max_object_size if self.explicit_max_object_size else None
         return {

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from daramjwee.errors import Closed, ConfigError, LimitExceeded, shorten
 from daramjwee.model import NULL_OBSERVER, SYSTEM_CLOCK
@@ -128,7 +128,7 @@ class MemoryStore:
         self.largest_fill = limits.max_object_size if limits.explicit_max_object_size else share
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The constructor's arguments as they hold now, sizes in bytes."""
         return self._shelf.limits.settings()
 

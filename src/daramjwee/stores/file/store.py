@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from daramjwee.errors import ConfigError, LimitExceeded, Problem, StoreError, shorten
 from daramjwee.model import Event
@@ -98,7 +98,7 @@ class FileStore(FileIndex):
         self._observer = observer
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The constructor's arguments as they hold now, sizes in bytes."""
         return {
             "folder": self.folder, **self._shelf.limits.settings(), "free_space_floor": self._disk.floor,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.buffers.config import LARGEST_SIZE, BufferPoolConfig
 from daramjwee.config.change import NOT_GIVEN, Change, Kind, duration_text, size_text, written
+from daramjwee.config.secret import shown
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import MOST_WORKERS
 from daramjwee.units import KIB, MIB, parse_size
@@ -117,7 +118,8 @@ class Upgrade:
 
     def drop(self, old: str, given: object, reason: str) -> None:
         """`old` has no place any more."""
-        self.changes.append(Change(kind=Kind.DROPPED, old=old, given=given, reason=reason))
+        # A description of a store may have its password in it.
+        self.changes.append(Change(kind=Kind.DROPPED, old=old, given=shown(given, old), reason=reason))
 
 
 def upgrade(mapping: Mapping[str, Any]) -> Upgrade:
@@ -189,7 +191,7 @@ def _widen(table: Mapping[str, Any], prefix: str, fields: dict[str, Any], found:
     A chunk size that was chosen is obeyed, so the bounds follow it; one that was left out follows the bounds.
     """
     low, chunk, high = (_bytes(fields[name]) for name in ("min_buffer_size", "chunk_size", "max_buffer_size"))
-    if low is None or high is None or low > high:
+    if not low or not high or low > high:
         return  # a problem in itself
     if chunk is not None and not _given(table, "ChunkSize") and not low <= chunk <= high:
         chunk = fields["chunk_size"] = min(max(chunk, low), high)

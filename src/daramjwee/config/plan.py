@@ -15,6 +15,8 @@ import msgspec
 from daramjwee.config.change import Change
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.schemas import LATEST, SCHEMA, schema_of, upgraded
+from daramjwee.config.secret import shown
+from daramjwee.config.words import unknown_field
 from daramjwee.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -45,13 +47,26 @@ def plan_migration(path: str, data: bytes) -> Plan:
             return Plan(before=before)
         new, changes = upgraded(mapping)
         # Also where no schema was stated: a file whose names nobody knows is not to pass for one of today's.
-        CacheConfig(**{name: value for name, value in new.items() if name != SCHEMA})
+        _check({name: value for name, value in new.items() if name != SCHEMA})
     except ConfigError as error:
         raise ConfigError(error.problems, subject=path) from None
     if before == LATEST:
         return Plan(before=before)
     remarks = (COMMENTS,) if kind == "toml" and "#" in _TOML_TEXT.sub("", data.decode()) else ()
     return Plan(before=before, text=_text(kind, new), changes=changes, remarks=remarks)
+
+
+def _check(fields: dict[str, Any]) -> None:
+    known = CacheConfig.__struct_fields__
+    strange = [
+        Problem(name, shown(fields[name], name), unknown_field(name, known)) for name in fields if name not in known
+    ]
+    try:
+        CacheConfig(**{name: value for name, value in fields.items() if name in known})
+    except ConfigError as error:
+        raise ConfigError([*strange, *error.problems]) from None
+    if strange:
+        raise ConfigError(strange)
 
 
 def kind_of(path: str) -> str:

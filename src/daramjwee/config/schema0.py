@@ -45,7 +45,7 @@ BUFFERS: dict[str, Field] = {
     "MaxConcurrentLargeOps": Field("max_concurrent_large_ops", 4, zero=True),
     "EnableDetailedMetrics": Field("enable_detailed_metrics", False),
 }
-_BOUNDS = ("DefaultBufferSize", "MinBufferSize", "MaxBufferSize")
+_BOUNDS = ("MinBufferSize", "DefaultBufferSize", "MaxBufferSize")
 _RULED = (*_BOUNDS, "LargeObjectThreshold", "VeryLargeObjectThreshold", "ChunkSize", "MaxConcurrentLargeOps")
 # The two that became one: how often the figures are looked at.
 LOGGING, INTERVAL = "EnableLogging", "LoggingInterval"
@@ -190,9 +190,10 @@ def _widen(table: Mapping[str, Any], prefix: str, fields: dict[str, Any], found:
 
     A chunk size that was chosen is obeyed, so the bounds follow it; one that was left out follows the bounds.
     """
-    low, chunk, high = (_bytes(fields[name]) for name in ("min_buffer_size", "chunk_size", "max_buffer_size"))
-    if not low or not high or low > high:
-        return  # a problem in itself
+    low, default, high = (_bytes(fields[BUFFERS[name].new]) for name in _BOUNDS)
+    if not low or not default or not high or not low <= default <= high:
+        return  # refused by the Go library, too
+    chunk = _bytes(fields["chunk_size"])
     if chunk is not None and not _given(table, "ChunkSize") and not low <= chunk <= high:
         chunk = fields["chunk_size"] = min(max(chunk, low), high)
         why = f"the Go library's default, {size_text(BUFFERS['ChunkSize'].default)}, brought within the bounds given"

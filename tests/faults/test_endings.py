@@ -109,6 +109,21 @@ def test_an_error_in_mid_copy_keeps_no_memory_once_it_is_handled(by_count_alone:
         assert cache.buffers.stats().quarantined == 0
 
 
+def test_a_closed_stream_that_is_kept_keeps_no_bytes() -> None:
+    """Neither of a hit, nor of the fill that it read along with: what was evicted meanwhile is free."""
+    origin = ScriptedOrigin({"k": BODY})
+    with Cache(MemoryStore("8MiB"), origin=origin, memory_limit="32MiB", buffers=None) as cache:
+        kept = [cache.open("k"), cache.open("k")]
+        for stream in kept:
+            assert stream.read() == BODY
+            stream.close()
+        kept += [cache.open("k")]
+        kept[-1].close()
+        assert cache.stats().memory_used == len(BODY)
+        cache.delete("k")
+        assert cache.stats().memory_used == 0
+
+
 class LateFillers:
     """Threads that take every job and begin it when told to."""
 

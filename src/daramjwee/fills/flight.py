@@ -478,10 +478,12 @@ class Flight:
         # Nobody asks for it any more, and its traceback leads back here: together they would keep what was open in every
         # frame on the way, bodies of the memory tier too, until the collector comes.
         self.error = self.failure = None
+        # A stream that was closed may be kept by whoever read it, and leads here; what was staged is let go all the same.
+        staging, self.staging = self.staging, None
         if self.entry is not None:
             self.entry.close()
-        elif self.staging is not None:
-            self.staging.abort()
+        elif staging is not None:
+            staging.abort()
 
     # -- shared bookkeeping --------------------------------------------------------------------------------
 

@@ -16,13 +16,13 @@ from daramjwee.config.change import Change
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.schemas import LATEST, SCHEMA, schema_of, upgraded
 from daramjwee.config.secret import shown
-from daramjwee.config.words import unknown_field
+from daramjwee.config.words import name_of, unknown_field
 from daramjwee.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_TOML_TEXT = re.compile(r'"(?:\\.|[^"\\\n])*"|' + r"'[^'\n]*'")
+_TOML_TEXT = re.compile(rb'"(?:\\.|[^"\\\n])*"|' + rb"'[^'\n]*'")
 COMMENTS = "the comments of the file are not carried over; the old file keeps them"
 
 
@@ -43,29 +43,22 @@ def plan_migration(path: str, data: bytes) -> Plan:
     mapping = _parsed(path, kind, data)
     try:
         before = schema_of(mapping)
-        if before == LATEST and SCHEMA in mapping:
+        if before == LATEST:
+            _refuse_strangers(mapping)
             return Plan(before=before)
         new, changes = upgraded(mapping)
-        # Also where no schema was stated: a file whose names nobody knows is not to pass for one of today's.
-        _check({name: value for name, value in new.items() if name != SCHEMA})
+        CacheConfig(**{name: value for name, value in new.items() if name != SCHEMA})
     except ConfigError as error:
         raise ConfigError(error.problems, subject=path) from None
-    if before == LATEST:
-        return Plan(before=before)
-    remarks = (COMMENTS,) if kind == "toml" and "#" in _TOML_TEXT.sub("", data.decode()) else ()
+    remarks = (COMMENTS,) if kind == "toml" and b"#" in _TOML_TEXT.sub(b"", data) else ()
     return Plan(before=before, text=_text(kind, new), changes=changes, remarks=remarks)
 
 
-def _check(fields: dict[str, Any]) -> None:
+def _refuse_strangers(mapping: Mapping[str, Any]) -> None:
+    """A file whose names nobody knows is not to pass for one of today's, unless it says that it is one."""
     known = CacheConfig.__struct_fields__
-    strange = [
-        Problem(name, shown(fields[name], name), unknown_field(name, known)) for name in fields if name not in known
-    ]
-    try:
-        CacheConfig(**{name: value for name, value in fields.items() if name in known})
-    except ConfigError as error:
-        raise ConfigError([*strange, *error.problems]) from None
-    if strange:
+    strange = [Problem(name_of(n), shown(v, n), unknown_field(n, known)) for n, v in mapping.items() if n not in known]
+    if strange and SCHEMA not in mapping:
         raise ConfigError(strange)
 
 
@@ -81,7 +74,8 @@ def _parsed(path: str, kind: str, data: bytes) -> Mapping[str, Any]:
     import tomllib
 
     try:
-        found = msgspec.json.decode(data) if kind == "json" else tomllib.loads(data.decode("utf-8"))
+        text = data.decode("utf-8-sig")
+        found = msgspec.json.decode(text) if kind == "json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         problem = Problem("OLD", path, f"cannot be read as {kind.upper()}: {error}")
         raise ConfigError([problem], subject="config migrate") from error

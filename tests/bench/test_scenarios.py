@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from daramjwee.bench import runner
+from daramjwee.bench import ends, runner
 from daramjwee.bench.ends import Folder
-from daramjwee.bench.scenarios import bounded, copies, filehit, fill, hit, lease, metrics, mixed, pool
+from daramjwee.bench.scenarios import bounded, copies, filehit, fill, hit, lease, matrix, metrics, mixed, pool
 from daramjwee.bench.timing import child_environment
-from daramjwee.units import KIB, MIB
+from daramjwee.units import KIB, MIB, format_size
 
 TINY = 256 * KIB
 
@@ -27,7 +27,7 @@ def test_importing_a_scenario_starts_nothing_and_imports_no_rival():
     """A list of scenarios must be cheap to make, and rivals are optional."""
     code = (
         "import sys, threading; from daramjwee.bench.scenarios import (bounded, copies, filehit, fill, hit, imports, lease, "
-        "metrics, mixed, pool); "
+        "matrix, metrics, mixed, pool); "
         "print(threading.active_count(), *[n for n in ('cachetools', 'diskcache', 'fsspec', 'matplotlib', 'urllib3') if n in sys.modules])"
     )
     done = subprocess.run(
@@ -261,3 +261,71 @@ def test_rows_of_a_crowd_tell_what_went_over():
     rows = bounded.rows_of("crowd", found)
     assert [row.met for row in rows] == [False, False, None, False, None]
     assert rows[2].note == "this system does not tell"
+
+
+def test_the_matrix_has_a_row_for_each_way_between_each_pair_of_ends():
+    """Strategies and a user's ways, a figure or the reason why there is none; counts of one copy beside each figure."""
+    sizes = (8 * KIB, TINY)
+    rows = matrix.measure(rounds=1, seconds=0.0005, sizes=sizes)
+    figures(rows)
+    cells = {(row.labels["pair"], row.labels["size"], row.labels["way"]): row for row in rows if row.labels}
+    ways = matrix.STRATEGIES + matrix.USERS
+    assert set(cells) == {(p, format_size(s), w) for p in matrix.PAIRS for s in sizes for w in ways}
+    for (_, size, way), row in cells.items():
+        assert row.detail == (way != "adaptive"), row
+        assert (row.target is not None) == (way == "adaptive" and size == "256KiB"), row
+        if row.seen is not None:
+            assert row.beside["us"] > 0, row
+    without = {(pair, way) for (pair, _, way), row in cells.items() if row.seen is None}
+    assert without == {(matrix.READS_TO_FILE, way) for way in ("pooled", "chunked", "fresh bytearray")}
+    assert {cells["file to socket", "8KiB", w].labels["class"] for w in ways} == {"small"}
+    # Nothing here leaves anything to the collector: a count, so it may be asserted even here.
+    assert next(row for row in rows if "collector runs" in row.name).seen == 0
+
+
+def made_up_copy(way, seconds, faults, **changes):
+    """One way with 512 KiB."""
+    counts = {"faults": faults, "collections": 0.0}
+    return matrix.Found(way=way, size=512 * KIB, seconds=[seconds] * 4, counts=counts, **changes)
+
+
+def test_rows_of_the_matrix_compare_with_the_best_of_a_users_ways():
+    """Made-up figures: the best way is named, targets stand beside figures, and what holds over all cells comes first."""
+    found = [
+        made_up_copy("adaptive", 2.0, 0.5, chosen="chunked"),
+        made_up_copy("pooled", 1.0, 0.0, chosen="pooled"),
+        matrix.Found(way="chunked", size=512 * KIB, why_not="cannot serve here: falls back to direct"),
+        made_up_copy("direct", 4.0, 0.0, chosen="direct"),
+        made_up_copy("copyfileobj", 4.0, 9.0),
+        made_up_copy("write(read())", 1.5, 0.0),
+        made_up_copy("fresh bytearray", 3.0, 9.0),
+    ]
+    rows = {row.name: row for row in matrix.rows_of({"file to file": found})}
+    cell = rows["file to file, 512KiB: adaptive / best user's"]
+    assert (cell.seen, cell.met, cell.note) == (0.75, False, "chunked; best: write(read())")
+    assert cell.beside == {"us": 2e6, "faults": 0.5, "collections": 0.0}
+    assert (rows["file to file, 512KiB: pooled / best user's"].seen, cell.labels["class"]) == (1.5, "large")
+    missing = rows["file to file, 512KiB: chunked / best user's"]
+    assert (missing.seen, missing.note) == (None, "cannot serve here: falls back to direct")
+    user = rows["file to file, 512KiB: adaptive / copyfileobj"]
+    assert (user.seen, user.beside["us"], user.beside["faults"]) == (2, 4e6, 9)
+    assert rows["from 512KiB, all ends: adaptive / copyfileobj, geometric mean"].seen == 2
+    assert rows["from 512KiB, all ends: adaptive / fresh bytearray, geometric mean"].met is True
+    assert rows["from 256KiB, all ends: page faults of a copy beyond the best user's"].met is False
+
+
+def test_a_matrix_of_small_objects_says_that_it_has_nothing_to_compare():
+    """What holds from 256 KiB on cannot be told from smaller ones; that is neither met nor missed."""
+    rows = matrix.rows_of({})
+    assert [(row.met, row.note) for row in rows] == [(None, "nothing to compare was measured")] * 4
+
+
+def test_a_copy_of_the_matrix_that_is_wrong_is_no_figure():
+    """Each way is checked once before it is timed."""
+    with Folder() as folder:
+        place = matrix._place(matrix.BYTES_TO_FILE, 8 * KIB, folder, None)
+        matrix._once(place, lambda source, sink: sink.write(source.read()[::-1]))
+        with pytest.raises(ValueError, match="not what was copied"):
+            place.check()
+        matrix._once(place, ends.read_and_write)
+        place.check()

@@ -46,6 +46,26 @@ class Source(io.RawIOBase):
         return count
 
 
+class Reads:
+    """The same body as an object that only returns bytes: new ones each time, as a decoder must."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = memoryview(body)
+        self._at = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        end = len(self._body) if size < 0 else self._at + size
+        data = bytes(self._body[self._at : end])
+        self._at += len(data)
+        return data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to close."""
+
+
 class Glance:
     """A sink that looks at the first byte of what it is given."""
 
@@ -140,6 +160,20 @@ class Folder:
         """The target, open for overwriting what is in it."""
         return open(self.target, "r+b" if os.path.exists(self.target) else "w+b")
 
+    def over(self, size: int) -> Any:
+        """A target of its own for copies of that size, written over what is in it, behind the file object that
+        `open(path, "wb")` gives."""
+        return open(f"{self.target} of {size}", "wb", opener=_not_cut)
+
+    def read_over(self, size: int) -> bytes:
+        """What is in it."""
+        with open(f"{self.target} of {size}", "rb") as file:
+            return file.read()
+
+
+def _not_cut(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o600)
+
 
 def opener(path: str) -> Opening:
     """Opens that file to read."""
@@ -176,6 +210,34 @@ def read_and_write(source: Any, sink: Any) -> None:
 def send_whole(source: Any, sink: socket.socket) -> None:
     """The same to a socket."""
     sink.sendall(source.read())
+
+
+def through_fresh(size: int) -> Copy:
+    """`readinto` of a `bytearray` of that size, a new one for each copy."""
+
+    def copy(source: Any, sink: Any) -> None:
+        _fill_and(sink.write, source, memoryview(bytearray(size)))
+
+    return copy
+
+
+def send_through_fresh(size: int) -> Copy:
+    """The same to a socket."""
+
+    def copy(source: Any, sink: socket.socket) -> None:
+        _fill_and(sink.sendall, source, memoryview(bytearray(size)))
+
+    return copy
+
+
+def _fill_and(give: Callable[[Any], object], source: Any, view: memoryview) -> None:
+    left = len(view)
+    while left:
+        count = source.readinto(view[:left])
+        if not count:
+            raise EOFError(f"the source ended {left:,} bytes early")
+        give(view[:count])
+        left -= count
 
 
 def copy_file_range(source: Any, sink: Any) -> None:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from daramjwee.bench.samples import Row
+from daramjwee.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one run of the benchmarks found. `failures`: scenarios that ended with an error, and its text."""
+    """Everything one run of the benchmarks found. `failures`: scenarios that ended with an error, and its text. `took`:
+    seconds of each scenario."""
 
     version: str
     quick: bool
@@ -26,6 +28,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     rows: tuple[Row, ...]
     failures: dict[str, str] = {}
+    took: dict[str, float] = {}
 
     @property
     def missed(self) -> tuple[Row, ...]:
@@ -41,8 +44,23 @@ def to_json(report: Report) -> bytes:
     return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
 
+def from_json(text: bytes) -> Report:
+    """The report of which `to_json` made that document."""
+    return msgspec.json.decode(text, type=Report)
+
+
+def read(path: str) -> Report:
+    """The report that is kept there; `ConfigError` says why there is none."""
+    try:
+        with open(path, "rb") as file:
+            return from_json(file.read())
+    except (OSError, msgspec.DecodeError) as error:
+        mend = f"is no report of the bench ({error}); make one with --json FILE"
+        raise ConfigError([Problem("--from", path, mend)], subject="bench") from error
+
+
 def to_text(report: Report) -> str:
-    """The report as a table in plain text, a block for each scenario."""
+    """The report as a table in plain text, a block for each scenario; rows of detail are counted only."""
     lines = [f"daramjwee {report.version}{', quick' if report.quick else ''}"]
     lines += [f"{name}: {value}" for name, value in report.machine.items()]
     for scenario in dict.fromkeys(row.scenario for row in report.rows):
@@ -58,7 +76,7 @@ def to_text(report: Report) -> str:
 
 def _table(scenario: str, rows: Sequence[Row]) -> list[str]:
     cells = [(scenario, "seen", "spread", "wanted", "met", "runs", "")]
-    cells += [_cells(row) for row in rows]
+    cells += [_cells(row) for row in rows if not row.detail]
     widths = [max(len(line[column]) for line in cells) for column in range(6)]
     out = []
     for line in cells:
@@ -66,6 +84,9 @@ def _table(scenario: str, rows: Sequence[Row]) -> list[str]:
         middle = "  ".join(cell.rjust(width) for cell, width in zip(line[1:6], widths[1:], strict=True))
         out.append(f"{left}  {middle}  {line[6]}".rstrip())
     out.insert(1, "-" * (sum(widths) + 10))
+    details = sum(row.detail for row in rows)
+    if details:
+        out.append(f"and {details} more in the JSON report")
     return out
 
 
@@ -74,7 +95,9 @@ def _cells(row: Row) -> tuple[str, str, str, str, str, str, str]:
     wanted = "" if row.target is None else f"{row.target.relation} {quantity(row.target.wanted, row.unit)}"
     met = {True: "yes", False: "NO", None: ""}[row.met]
     seen = "-" if row.seen is None else quantity(row.seen, row.unit)
-    return (row.name, seen, spread, wanted, met, str(row.runs or ""), row.note)
+    beside = ", ".join(f"{name} {figure(value)}" for name, value in row.beside.items())
+    note = "; ".join(part for part in (row.note, beside) if part)
+    return (row.name, seen, spread, wanted, met, str(row.runs or ""), note)
 
 
 def quantity(value: float, unit: str) -> str:

@@ -72,6 +72,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     `seen` is None where nothing could be measured; `note` then says why. `low` and `high` are the spread, `runs` how
     many figures the median comes from, `unit` one of "x", "s", "ms", "us", "ns", "MiB", "" (a count).
+    `beside`: other figures of one such operation, by name. `labels`: what the row is about, for programs. `detail`: one
+    of so many that the table for people leaves it out. `only`: what the option `--only` takes to measure it again.
     """
 
     scenario: str
@@ -83,6 +85,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     runs: int = 0
     target: Target | None = None
     note: str = ""
+    beside: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    detail: bool = False
+    only: str = ""
 
     @property
     def met(self) -> bool | None:
@@ -93,13 +99,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def row_of(
-    scenario: str, name: str, figures: Sequence[float], *, unit: str = "x", target: Target | None = None, note: str = ""
-) -> Row:
+    scenario: str, name: str, figures: Sequence[float], *, unit: str = "x", target: Target | None = None,
+    note: str = "", beside: Mapping[str, float] | None = None, labels: Mapping[str, str] | None = None,
+    detail: bool = False,
+) -> Row:  # fmt: skip
     """A row whose `seen` is the median of `figures`."""
     seen = summarize(figures)
     return Row(
         scenario=scenario, name=name, unit=unit, seen=seen.median, low=seen.low, high=seen.high, runs=seen.runs,
-        target=target, note=note,
+        target=target, note=note, beside=dict(beside or {}), labels=dict(labels or {}), detail=detail,
     )  # fmt: skip
 
 

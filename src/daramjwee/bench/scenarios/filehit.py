@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from daramjwee.bench.ends import DrainedSocket
+from daramjwee.bench.rivals import Lineup
 from daramjwee.bench.samples import Row, at_least, ratios, row_of
 from daramjwee.bench.timing import in_turns, operations, threaded
 from daramjwee.units import MIB
@@ -141,6 +142,10 @@ def _rival(name: str, folder: str, path: str, view: memoryview, stack: ExitStack
     return read
 
 
+def _maker(name: str, folder: str, path: str, view: memoryview, stack: ExitStack) -> Callable[[], Timed]:
+    return lambda: operations(_rival(name, folder, path, view, stack))
+
+
 def _whole(count: int | None, size: int) -> None:
     if count != size:
         raise ValueError(f"read {count} bytes of {size:,}")
@@ -155,23 +160,19 @@ def _verified(
     rows = []
     for (name, size), wanted in zip(SIZES.items(), (0.90, 0.97), strict=True):
         view = _buffer(size)
-        contenders: dict[str, Timed] = {
-            "bare": operations(_bare(files[name][0], view)),
-            "ours": operations(_ours(cache, f"{name} 0", view)),
-        }
-        missing = []
+        lineup = Lineup()
+        lineup.ours("bare", operations(_bare(files[name][0], view)))
+        lineup.ours("ours", operations(_ours(cache, f"{name} 0", view)))
         for rival in RIVALS:
-            try:
-                contenders[rival] = operations(_rival(rival, folder, files[name][0], view, stack))
-            except ImportError:
-                missing.append(rival)
+            lineup.rival(rival, _maker(rival, folder, files[name][0], view, stack))
         if size == MIB:
             views = [_buffer(size) for _ in range(THREADS)]
             many = {"bare": [_bare(files[name][0], each) for each in views]}
             many["ours"] = [_ours(cache, f"{name} 0", each) for each in views]
-            contenders |= {f"{side}, {THREADS}": threaded([operations(op) for op in ops]) for side, ops in many.items()}
-        contenders["ours"](1)  # the first read verifies; from here on the entry is known to be right
-        figures = in_turns(contenders, rounds=rounds, seconds=seconds)
+            for side, ops in many.items():
+                lineup.ours(f"{side}, {THREADS}", threaded([operations(op) for op in ops]))
+        lineup.contenders["ours"](1)  # the first read verifies; from here on the entry is known to be right
+        figures = lineup.figures(rounds=rounds, seconds=seconds)
 
         title = f"{name}, of the bare read's speed"
         share = ratios(figures["bare"], figures["ours"])
@@ -179,11 +180,12 @@ def _verified(
         if size == MIB:
             share = ratios(figures[f"bare, {THREADS}"], figures[f"ours, {THREADS}"])
             rows.append(row_of(SCENARIO, f"{title}, {THREADS} threads", share, target=at_least(0.9)))
-        for rival in RIVALS:
-            if rival in missing:
-                rows.append(Row(scenario=SCENARIO, name=f"{title}: {rival}", note="not installed"))
-            else:
-                rows.append(row_of(SCENARIO, f"{title}: {rival}", ratios(figures["bare"], figures[rival])))
+        rows += [
+            row_of(SCENARIO, f"{title}: {rival}", ratios(figures["bare"], figures[rival]))
+            for rival in RIVALS
+            if rival in figures
+        ]
+        rows += lineup.rows(SCENARIO, RIVALS, f"{title}: {{}}".format)
     return rows
 
 

@@ -8,6 +8,7 @@ Design: docs/design/bench.md
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import tempfile
@@ -16,12 +17,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.bench.origin import slow_origin, synthetic_bytes
+from daramjwee.bench.rivals import NOT_INSTALLED, failure
 from daramjwee.bench.samples import Row, Target, at_most, exactly, ratios, row_of
-from daramjwee.bench.timing import forget_peak, in_child, resident_bytes
+from daramjwee.bench.timing import ChildFailed, forget_peak, in_child, resident_bytes
 from daramjwee.units import KIB, MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import ExitStack
 
     # Opens the object of that name; the answer has `readinto` and `close`.
@@ -48,6 +50,7 @@ RIVALS = (
     Variant("diskcache, set", 16),
     Variant("diskcache, Lock", 16),
     Variant("fsspec filecache", 16),
+    Variant("hishel", 16),
 )
 
 
@@ -86,10 +89,16 @@ def measure(
             order.shuffle(turn)
             for variant in turn:
                 origin.reset()
-                found = in_child(
-                    "daramjwee.bench.scenarios.fill:fill",
-                    way=variant.way, readers=variant.readers, url=origin.url, size=size,
-                )  # fmt: skip
+                try:
+                    found = in_child(
+                        "daramjwee.bench.scenarios.fill:fill",
+                        way=variant.way, readers=variant.readers, url=origin.url, size=size,
+                    )  # fmt: skip
+                except ChildFailed as error:
+                    if variant not in RIVALS:
+                        raise
+                    runs[variant].append({"failed": failure(str(error))})
+                    continue
                 if found is not None:
                     found["fetches"] = sum(count for path, count in origin.counts().items() if path.endswith("/big"))
                     runs[variant].append(found)
@@ -186,7 +195,10 @@ def _ours(variant: Variant, runs: dict[Variant, list[dict[str, Any]]], **targets
 def _rival(variant: Variant, found: list[dict[str, Any]]) -> list[Row]:
     name = f"{variant.way}, {variant.readers} readers"
     if not found:
-        return [Row(scenario=SCENARIO, name=name, note="not installed")]
+        return [Row(scenario=SCENARIO, name=name, note=NOT_INSTALLED)]
+    failures = [one["failed"] for one in found if "failed" in one]
+    if failures:
+        return [Row(scenario=SCENARIO, name=name, note=f"{failures[0]} ({len(failures)} of {len(found)} runs)")]
     return [
         # GET requests; fsspec sends some that only look whether the object is there.
         _worst(f"{name}: origin fetches", "", _each(found, "fetches"), None),
@@ -289,6 +301,40 @@ def _filecache(url: str, folder: str, _: ExitStack) -> Opener:
     return lambda name: files.open(f"{url}/{name}")
 
 
+class _Chunks:
+    """The chunks of a response, read as all others are."""
+
+    def __init__(self, chunks: Iterator[bytes], close: Callable[[], object]) -> None:
+        self._chunks = chunks
+        self._left = memoryview(b"")
+        self.close = close
+
+    def readinto(self, view: memoryview) -> int:
+        if not self._left:
+            self._left = memoryview(next(self._chunks, b""))
+        count = min(len(view), len(self._left))
+        view[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+
+def _hishel(url: str, folder: str, stack: ExitStack) -> Opener:
+    from contextlib import ExitStack as Closing
+
+    import hishel
+    from hishel.httpx import CacheClient
+
+    storage = hishel.SqliteStorage(database_path=os.path.join(folder, "cache.db"))
+    client = stack.enter_context(CacheClient(storage=storage))
+
+    def opener(name: str) -> Any:
+        closing = Closing()
+        response = closing.enter_context(client.stream("GET", f"{url}/{name}"))
+        return _Chunks(response.iter_bytes(), closing.close)
+
+    return opener
+
+
 WAYS: dict[str, Callable[[str, str, ExitStack], Opener]] = {
     "bare": _bare,
     "ours": _file_only,
@@ -296,4 +342,5 @@ WAYS: dict[str, Callable[[str, str, ExitStack], Opener]] = {
     "diskcache, set": _diskcache_set,
     "diskcache, Lock": _diskcache_lock,
     "fsspec filecache": _filecache,
+    "hishel": _hishel,
 }

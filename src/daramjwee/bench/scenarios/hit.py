@@ -14,6 +14,7 @@ from itertools import repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.bench.rivals import Lineup
 from daramjwee.bench.samples import Row, at_most, ratios, row_of
 from daramjwee.bench.timing import in_turns, operations, threaded
 from daramjwee.units import KIB, MIB
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 SCENARIO = "hit in memory"
 THREADS = 8
-RIVALS = ("cachetools LRU + lock", "cachetools TTL + lock", "diskcache")
+RIVALS = ("cachetools LRU + lock", "cachetools TTL + lock", "cachebox LRU", "cachebox TTL", "diskcache")
+# Those that are measured with many threads, too.
+MANY = ("dict", "ours", "cachetools LRU + lock", "cachebox LRU")
 
 
 def run(*, quick: bool) -> list[Row]:
@@ -39,18 +42,16 @@ def measure(*, rounds: int, seconds: float) -> list[Row]:
 def _small(rounds: int, seconds: float) -> list[Row]:
     body = bytes(KIB)
     with ExitStack() as stack:
-        contenders = {"dict": _dict(body), "ours": _ours(body, stack)}
-        missing = []
+        lineup = Lineup()
+        lineup.ours("dict", _dict(body))
+        lineup.ours("ours", _ours(body, stack))
         for rival in RIVALS:
-            try:
-                contenders[rival] = _rival(rival, body, stack)
-            except ImportError:
-                missing.append(rival)
-        alone = dict(contenders)
-        for name in ("dict", "ours", "cachetools LRU + lock"):
+            lineup.rival(rival, lambda rival=rival: _rival(rival, body, stack))  # type: ignore[misc]
+        alone = dict(lineup.contenders)
+        for name in MANY:
             if name in alone:
-                contenders[f"{name}, {THREADS}"] = threaded([alone[name]] * THREADS)
-        figures = in_turns(contenders, rounds=rounds, seconds=seconds)
+                lineup.ours(f"{name}, {THREADS}", threaded([alone[name]] * THREADS))
+        figures = lineup.figures(rounds=rounds, seconds=seconds)
 
     base, ours = figures["dict"], figures["ours"]
     rows = [
@@ -58,17 +59,15 @@ def _small(rounds: int, seconds: float) -> list[Row]:
         row_of(SCENARIO, "cache.get, 1 KiB", [s * 1e9 for s in ours], unit="ns"),
         row_of(SCENARIO, "cache.get / dict.get", ratios(ours, base), target=at_most(8.5)),
     ]
-    many = {name: figures[f"{name}, {THREADS}"] for name in alone if f"{name}, {THREADS}" in figures}
-    for name, target in (("dict", None), ("ours", at_most(1.3)), ("cachetools LRU + lock", None)):
-        if name in many:
-            title = {"dict": "dict.get", "ours": "cache.get"}.get(name, name)
-            slower = ratios(many[name], figures[name])
-            rows.append(row_of(SCENARIO, f"{title}, {THREADS} threads / 1 thread", slower, target=target))
+    for name in (name for name in MANY if name in figures and f"{name}, {THREADS}" in figures):
+        title = {"dict": "dict.get", "ours": "cache.get"}.get(name, name)
+        slower = ratios(figures[f"{name}, {THREADS}"], figures[name])
+        target = at_most(1.3) if name == "ours" else None
+        rows.append(row_of(SCENARIO, f"{title}, {THREADS} threads / 1 thread", slower, target=target))
     rows += [
-        row_of(SCENARIO, f"{rival} / dict.get", ratios(figures[rival], base)) for rival in RIVALS if rival in alone
+        row_of(SCENARIO, f"{rival} / dict.get", ratios(figures[rival], base)) for rival in RIVALS if rival in figures
     ]
-    rows += [Row(scenario=SCENARIO, name=rival, note="not installed") for rival in missing]
-    return rows
+    return rows + lineup.rows(SCENARIO, RIVALS)
 
 
 def _opening(rounds: int, seconds: float) -> list[Row]:
@@ -125,6 +124,20 @@ def _rival(name: str, body: bytes, stack: ExitStack) -> Timed:
         disk = stack.enter_context(diskcache.Cache(folder))
         disk.set("key", body)
         return operations(lambda: disk.get("key"))
+
+    if name.startswith("cachebox"):
+        import cachebox
+
+        box: Any = cachebox.TTLCache(1024, 3600) if "TTL" in name else cachebox.LRUCache(1024)
+        box.insert("key", body)
+
+        def look(loops: int) -> float:
+            begin = perf_counter()
+            for _ in repeat(None, loops):
+                box.get("key")
+            return perf_counter() - begin
+
+        return look
 
     import cachetools
 

@@ -16,9 +16,10 @@ import msgspec
 
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config.origin import AnyOrigin, FileOriginConfig, GivenOrigin, HttpOriginConfig
-from daramjwee.config.read import FRESHNESS_FIELDS, read_buffers, read_freshness, read_origin, read_tiers
+from daramjwee.config.read import read_buffers, read_freshness, read_origin, read_tiers, table_of
 from daramjwee.config.secret import Secret, text_of_path
 from daramjwee.config.tiers import LARGEST_NUMBER, TOO_LARGE, AnyTier, FileTier, GivenTier, MemoryTier
+from daramjwee.config.url import tables_of_url
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import LEAST_MEMORY, MOST_WORKERS, Freshness
 from daramjwee.units import MIB, format_size, parse_size
@@ -78,8 +79,11 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
+        tiers: Any = self.tiers
+        if isinstance(tiers, str):
+            tiers = tables_of_url(tiers, problems)
         kept = {
-            "tiers": read_tiers(self.tiers, problems),
+            "tiers": read_tiers(tiers, problems),
             "origin": read_origin(self.origin, problems),
             "freshness": read_freshness(self.freshness, problems),
             "buffers": read_buffers(self.buffers, problems),
@@ -87,11 +91,28 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
         }
         if type(self.workers) is not int or not 1 <= self.workers <= MOST_WORKERS:
             problems.append(Problem("workers", self.workers, f"must be an int from 1 to {MOST_WORKERS}"))
-        problems += _shared_folders(self.tiers)
+        problems += _shared_folders(tiers)
         if problems:
             raise ConfigError(problems, subject="CacheConfig")
         for field, value in kept.items():
             msgspec.structs.force_setattr(self, field, value)
+
+    def replace(self, **changes: Any) -> CacheConfig:
+        """A configuration with `changes` made, checked as a whole.
+
+        A mapping for `buffers` or `freshness` changes those fields of it, anything else replaces what is there. A single
+        field is named by its dotted name, as in `replace(**{"buffers.chunk_size": "1MiB", "tiers[0].capacity": "1GiB"})`.
+        An unknown field is a `ConfigError`.
+        """
+        from daramjwee.config.draft import DEFAULT, Draft, in_order
+
+        draft = Draft(self)
+        for name, value in in_order(changes):
+            draft.put(name, value, DEFAULT)  # where a fault came from needs no telling: from these
+        config = draft.settle()
+        if config is None:
+            raise ConfigError(draft.problems, subject="CacheConfig")
+        return config
 
     def to_mapping(self) -> dict[str, Any]:
         """Every field as plain JSON data: secrets by reference, `schema` beside them. `CacheConfig` of it (without
@@ -101,20 +122,11 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
             "schema": SCHEMA,
             "memory_limit": self.memory_limit,
             "workers": self.workers,
-            "tiers": [_table(tier) for tier in self.tiers],
-            "origin": None if origin is None else _table(origin),
-            "freshness": {name: getattr(self.freshness, name) for name in FRESHNESS_FIELDS},
-            "buffers": _table(self.buffers),
+            "tiers": [table_of(tier) for tier in self.tiers],
+            "origin": None if origin is None else table_of(origin),
+            "freshness": table_of(self.freshness),
+            "buffers": table_of(self.buffers),
         }
-
-
-def _table(part: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(part)
-    if "headers" in plain:
-        # Both fields of a reference stand in it otherwise, or none.
-        pairs = part.headers.items()
-        plain["headers"] = {name: v.to_mapping() if isinstance(v, Secret) else v for name, v in pairs}
-    return plain
 
 
 def _memory_limit(value: Any, problems: list[Problem]) -> int:

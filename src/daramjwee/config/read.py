@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config.origin import ORIGIN_KINDS, AnyOrigin
-from daramjwee.config.secret import shown
+from daramjwee.config.secret import Secret, shown
 from daramjwee.config.tiers import LARGEST_NUMBER, TIER_KINDS, AnyTier, MemoryTier
 from daramjwee.config.words import name_of, unknown_field, unknown_kind
 from daramjwee.errors import HIDDEN, ConfigError, Problem
@@ -78,7 +80,9 @@ def read_buffers(value: Any, problems: list[Problem]) -> BufferPoolConfig:
     if isinstance(value, BufferPoolConfig):
         return value
     if not isinstance(value, Mapping):
-        problems.append(Problem("buffers", shown(value), "must be a table of fields, or none for no pool"))
+        problems.append(
+            Problem("buffers", shown(value), "must be a table of fields; for no pool, one with enabled = false")
+        )
         return BufferPoolConfig()
     fields = known_fields("buffers", value, BufferPoolConfig.__struct_fields__, problems)
     try:
@@ -132,6 +136,17 @@ def known_fields(
             mend = mend.replace("is no field", f"is no field of type {kind}", 1) if kind else mend
             problems.append(Problem(join(field, name_of(name)), hidden, mend))
     return {name: given for name, given in value.items() if name in known}
+
+
+def table_of(part: Any) -> dict[str, Any]:
+    """A part as plain data, secrets by reference."""
+    if isinstance(part, Freshness):
+        return {name: getattr(part, name) for name in FRESHNESS_FIELDS}
+    plain: dict[str, Any] = msgspec.to_builtins(part)
+    if "headers" in plain:
+        pairs = part.headers.items()
+        plain["headers"] = {name: v.to_mapping() if isinstance(v, Secret) else v for name, v in pairs}
+    return plain
 
 
 def join(field: str, name: str) -> str:

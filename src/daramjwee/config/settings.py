@@ -89,11 +89,10 @@ def _tier_rows(kind: str) -> tuple[Setting, ...]:
     at = f"tiers.{kind}"
     where = "in memory" if kind == "memory" else "on disk"
     most = "the memory it may take is part of memory_limit" if kind == "memory" else "the disk it may take"
-    fill = "; a stream fills this tier up to an eighth of it" if kind == "memory" else ""
     return (
         _row(
             f"{at}.capacity", Kind.SIZE, REQUIRED,
-            f"bytes of objects kept {where}, those being written included{fill}",
+            f"bytes of objects kept {where}, those being written included",
             f"more: fewer fetches; less: {most} is smaller",
             "the hit ratio is low and evictions are many, or the machine has other use for the room",
             env=None,
@@ -115,7 +114,7 @@ def _tier_rows(kind: str) -> tuple[Setting, ...]:
         _row(
             f"{at}.max_object_size", Kind.SIZE, None,
             "larger objects are not kept in this tier; none: as large as capacity"
-            + ("" if kind == "file" else ", but streams up to an eighth of it"),
+            + ("" if kind == "file" else ", and an eighth of it for a stream that a tier below could take"),
             "less: one object cannot push out many; more: large ones are served from here",
             "objects of very different sizes share the tier",
             env=None, optional=True,

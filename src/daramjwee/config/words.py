@@ -6,12 +6,16 @@ Threads: any; pure.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 from daramjwee.errors import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+_PLAIN = re.compile(r"[\w.\[\]-]{1,80}", re.ASCII)
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
@@ -37,4 +41,4 @@ def unknown_kind(kind: object, known: Iterable[str], what: str) -> str:
 
 def name_of(value: object) -> str:
     """A name that was given, fit to be a part of the field of a problem."""
-    return value if isinstance(value, str) and value.isidentifier() and len(value) <= 80 else shorten(str(value))
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else shorten(str(value))

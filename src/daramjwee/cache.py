@@ -400,7 +400,7 @@ class Cache:
     ) -> None:
         self.close(Drain.FINISH if kind is None else Drain.ABORT)
 
-    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], Cache], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[Callable[..., Cache], tuple[type[Cache], dict[str, Any]]]:
         """Another process gets a cache of its own, by the same configuration; entries go along in file tiers only."""
         from daramjwee.engine.assemble import config_of, given_parts
 
@@ -411,7 +411,7 @@ class Cache:
                 f"this Cache cannot be pickled: {', '.join(given)} cannot be made again from a configuration; make it "
                 "with Cache.from_config or Cache.from_url, or make one in each process, over the same folder"
             )
-        return _reopen, (config_of(self._engine).to_mapping(),)
+        return _reopen, (type(self), config_of(self._engine).to_mapping())
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -429,6 +429,6 @@ def _nothing_hot(key: str) -> None:
     """No tier that could answer at once."""
 
 
-def _reopen(mapping: dict[str, Any]) -> Cache:
+def _reopen(kind: type[Cache], mapping: dict[str, Any]) -> Cache:
     """A cache in the process that a pickled one was handed to. Its environment has no say: the cache was made already."""
-    return Cache.from_config(mapping, environ={})
+    return kind.from_config(mapping, environ={})

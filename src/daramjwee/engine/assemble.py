@@ -19,7 +19,6 @@ from daramjwee.config import (
     GivenTier,
     HttpOriginConfig,
     MemoryTier,
-    Secret,
 )
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK
@@ -77,11 +76,7 @@ def _build_origin(origin: FileOriginConfig | HttpOriginConfig) -> Fetcher:
 
     if isinstance(origin, FileOriginConfig):
         return origins.FileOrigin(origin.folder)
-    fields = _fields(origin)
-    fields["headers"] = {
-        name: value.reveal() if isinstance(value, Secret) else value for name, value in origin.headers.items()
-    }
-    return origins.HttpOrigin(**fields)
+    return origins.HttpOrigin(**{**_fields(origin), "headers": origin.revealed_headers()})
 
 
 def config_of(engine: Engine) -> CacheConfig:

@@ -118,7 +118,7 @@ class Cache:
         that `DARAMJWEE_CONFIG` names (or the defaults).
 
         `changes`: fields of `CacheConfig`; they win over the environment (`environ`, None: that of the process), which
-        wins over `source`. `origin`: a fetcher of the program's own, or what a configuration may say of one.
+        wins over `source`. `clock`: for tests. `origin`: a fetcher of the program's own, or what a configuration may say of one.
         Raises `ConfigError` listing every problem, and `StoreError` when a folder cannot be used. See docs/settings.md.
         """
         from daramjwee.config.load import load
@@ -153,8 +153,8 @@ class Cache:
         clock: Clock = SYSTEM_CLOCK,
         **changes: Any,
     ) -> Self:
-        """A cache with the tiers that `url` names, such as "memory:256MiB;file:./cache?capacity=20GiB"; the rest as
-        `from_config`."""
+        """A cache with the tiers that `url` names, such as "memory:256MiB;file:./cache?capacity=20GiB". `origin`, `environ`,
+        `clock`, `changes`, and what it raises: as of `from_config`."""
         return cls.from_config({"tiers": url}, origin=origin, environ=environ, clock=clock, **changes)
 
     # -- reading -----------------------------------------------------------------------------------------
@@ -218,7 +218,8 @@ class Cache:
     def get(
         self, key: str, fetch: Fetcher | None = None, *, default: Any = _RAISE, max_bytes: Size = MOST_GET
     ) -> bytes | Any:
-        """All bytes of the key. `default` is returned instead of raising `CacheMiss` or `NotFound`.
+        """All bytes of the key, from a tier, or from `fetch` (else the origin). `default` is returned instead of raising
+        `CacheMiss` or `NotFound`.
 
         Raises as `open`, and `LimitExceeded` for an object larger than `max_bytes` (64 MiB): use `open` for it.
         """
@@ -268,7 +269,7 @@ class Cache:
 
         `bytes` are kept without a copy. When `data` itself fails while it is read, the key stays as it was. A
         fill of the key that runs goes on for its readers, and does not replace this. `size` and `digest` are
-        checked where given. Raises `ConfigError` for what is no body or has another size, `CorruptEntry` for another
+        checked where given; `etag`, `last_modified`, `ttl` (a duration), `tags`, `attributes`: as of `FetchResult`. Raises `ConfigError` for what is no body or has another size, `CorruptEntry` for another
         digest, `LimitExceeded` when no tier can hold it, `StoreError` when none works.
         """
         result = FetchResult(
@@ -294,7 +295,11 @@ class Cache:
         tags: Iterable[str] = (),
         attributes: Mapping[str, str] | None = None,
     ) -> CacheWriter:
-        """A writer for the key, for use in a `with` block: leaving it publishes, an exception inside does not."""
+        """A writer for the key, for use in a `with` block: leaving it publishes, an exception inside does not.
+
+        `size`: bytes there will be, checked at the end; `etag`, `last_modified`, `ttl` (a duration), `tags`, `attributes`:
+        as of `FetchResult`. Raises `ConfigError` for what is wrong with them.
+        """
         result = FetchResult(
             b"",
             size=size,
@@ -317,10 +322,11 @@ class Cache:
         return self._engine.delete(check_key(key))
 
     def refresh(self, key: str, fetch: Fetcher | None = None, *, timeout: Duration | None = None) -> Status:
-        """Ask the origin now, whatever the tiers have, and wait until that is done.
+        """Ask the origin (or `fetch`) now, whatever the tiers have, and wait until that is done.
 
         MISS: new bytes were kept. REVALIDATED: it is unchanged. BYPASS: it may not be kept. Until then readers
-        get what is there. Raises as `open`.
+        get what is there. `timeout`: the longest wait for its answer, then for bytes (a duration). Raises as `open`:
+        `CacheMiss`, `NotFound`, `FetchError`.
         """
         engine = self._engine
         fetcher = engine.origin if fetch is None else check_fetch(fetch, "refresh")
@@ -382,7 +388,7 @@ class Cache:
     # -- the end -----------------------------------------------------------------------------------------
 
     def close(self, drain: Drain = Drain.FINISH) -> None:
-        """End all work (see `Drain`) and close the tiers. The second time does nothing."""
+        """End all work, as `drain` says (see `Drain`), and close the tiers. The second time does nothing."""
         for dashboard in list(self._dashboards):
             dashboard.close()
         if not close_engine(self._engine, drain):

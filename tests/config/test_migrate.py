@@ -18,12 +18,13 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daramjwee import Cache
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config import plan as planning
+from daramjwee.config.load import load
 from daramjwee.config.migrate import System, migrate, rollback
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.plan import COMMENTS, plan_migration
-from daramjwee.config.schemas import upgraded
 from daramjwee.errors import ConfigError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -51,10 +52,18 @@ def read(path):
     return tomllib.loads(data.decode()) if path.suffix == ".toml" else json.loads(data)
 
 
-def config_of(mapping):
-    fields = dict(upgraded(mapping).mapping)
-    del fields["schema"]
-    return CacheConfig(**fields)
+def config_of(source):
+    """What a mapping or a file of any age comes to."""
+    return load(source, environ={}).config
+
+
+def used_by_a_cache(source):
+    """The settings of a cache that was made from it, and works."""
+    with Cache.from_config(source, environ={}) as cache:
+        cache.set("key", b"data")
+        assert cache.get("key") == b"data"
+        assert cache.buffers.config == cache.config.buffers
+        return cache.config
 
 
 def put(folder, kind="toml", case="go", name="cache"):
@@ -89,12 +98,12 @@ def refused(act, *args, **kwargs):
 def test_an_old_file_migrates_means_the_same_and_goes_back_to_the_same_bytes(tmp_path, kind, case):
     """Settings before and after are equal; bytes, mode, owner and time of change come back, and nothing stays behind."""
     path = put(tmp_path, kind, case)
-    before, settings = state_of(path), config_of(OLD[case][1])
+    before, settings = state_of(path), used_by_a_cache(path)
+    assert settings == config_of(OLD[case][1])
     outcome = migrate(str(path))
     assert (outcome.action, outcome.before, outcome.after) == ("migrate", OLD[case][0], 3)
-    new = read(path)
-    assert new["schema"] == 3
-    assert config_of(new) == settings
+    assert read(path)["schema"] == 3
+    assert used_by_a_cache(path) == settings
     assert path.read_text() == outcome.text
     assert stat.S_IMODE(path.stat().st_mode) == MODE
     assert path.stat().st_mtime_ns > LONG_AGO
@@ -107,6 +116,7 @@ def test_an_old_file_migrates_means_the_same_and_goes_back_to_the_same_bytes(tmp
     assert rollback(str(path)).action == "roll back"
     assert state_of(path) == before
     assert names_in(tmp_path) == [path.name]
+    assert used_by_a_cache(path) == settings
 
 
 def test_what_release_0_1_0_wrote_migrates_and_goes_back(tmp_path):
@@ -535,12 +545,13 @@ def go_means(dump):
 
 
 def after_migration(mapping, kind):
-    """The settings that the migrated file has, read anew."""
+    """The settings that a cache uses which is made from the migrated file."""
     name = f"cache.{kind}"
     text = plan_migration(name, written(mapping, kind)).text
-    new = tomllib.loads(text) if kind == "toml" else json.loads(text)
     assert plan_migration(name, text.encode()).text is None
-    return CacheConfig(**{field: value for field, value in new.items() if field != "schema"})
+    new = tomllib.loads(text) if kind == "toml" else json.loads(text)
+    assert used_by_a_cache(new) == config_of(new)
+    return config_of(new)
 
 
 @given(GO, st.sampled_from(["toml", "json"]), st.booleans())

@@ -21,7 +21,7 @@ help:
 	@echo "make demo    run the main job on real input and check every figure"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    formatter, linter and strict types"
-	@echo "make bench   measure against the rivals; prints a table"
+	@echo "make bench   measure against the rivals; prints a table, leaves report and pictures in build/bench"
 	@echo "make soak    ten minutes of mixed load: memory level, counts exact, idle memory back"
 	@echo "make docs    the documentation as a site, in build/docs; a link that leads nowhere fails it"
 	@echo "make format  let the formatter and the linter mend what they can"
@@ -44,7 +44,7 @@ format: $(READY)
 	$(RUN) -m ruff check --fix .
 
 bench: $(READY)
-	$(RUN) -m daramjwee.bench $(ARGS)
+	$(RUN) -m daramjwee.bench --keep build/bench $(ARGS)
 
 soak: $(READY)
 	$(RUN) tools/soak.py $(ARGS)

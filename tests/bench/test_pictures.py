@@ -10,6 +10,9 @@ import pytest
 
 from daramjwee.bench import curve, pictures, runner
 from daramjwee.bench.curve import Cell
+from daramjwee.bench.report import Report
+from daramjwee.bench.samples import Row
+from daramjwee.bench.scenarios import matrix
 from daramjwee.errors import ConfigError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -115,3 +118,39 @@ def test_a_curve_is_measured_as_it_is_drawn(monkeypatch):
     assert {style.label for style in pictures.STYLES.values()} <= set(
         texts(pictures.draw(curve.FILE_TO_SOCKET, measured))
     )
+
+
+def reported(pair, ways):
+    """A report with one row for each way and size."""
+    rows = [
+        Row(
+            scenario="strategies", name=f"{pair}, {size}: {way}", seen=1.0, beside={"us": 10.0 * (1 + nth)},
+            labels={"pair": pair, "size": size, "way": way},
+        )
+        for nth, way in enumerate(ways)
+        for size in ("8KiB", "16MiB")
+    ]  # fmt: skip
+    return Report(version="9.9", quick=True, machine={}, seconds=1.0, rows=tuple(rows))
+
+
+def test_a_report_is_drawn_with_a_line_for_each_way_that_it_has(tmp_path):
+    """Bytes in a microsecond are megabytes in a second; what is no pair of ends of a picture is left out."""
+    ways = ["adaptive", "pooled", "write(read())"]
+    report = reported("plain to socket", ways)
+    assert pictures.lines_of(report)["plain to socket"]["adaptive"] == [(8192, 0.8192), (16777216, 1677.7216)]
+    (path,) = pictures.of_report(str(tmp_path / "new"), report)
+    assert path == str(tmp_path / "new" / "plain-to-socket.svg")
+    with open(path, "rb") as file:
+        svg = file.read()
+    assert {*ways, "8KiB", "16MiB"} <= set(texts(svg))
+    pictures.of_report(str(tmp_path / "again"), report)
+    assert (tmp_path / "again" / "plain-to-socket.svg").read_bytes() == svg
+    assert pictures.of_report(str(tmp_path / "none"), reported("BytesIO to file", ways)) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_every_way_of_the_matrix_has_a_line_of_its_own():
+    """No two look alike, and none is left out of a picture."""
+    assert set(pictures.REPORT_STYLES) == {*matrix.STRATEGIES, *matrix.USERS}
+    looks = {(style.colour, style.line, style.mark) for style in pictures.REPORT_STYLES.values()}
+    assert len(looks) == len(pictures.REPORT_STYLES)

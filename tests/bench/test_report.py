@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from daramjwee.bench.report import Report, figure, machine, quantity, to_json, to_text
+from daramjwee.bench.report import Report, figure, from_json, machine, quantity, to_json, to_text
 from daramjwee.bench.samples import Row, at_least, at_most, exactly, row_of
 
 
@@ -73,6 +73,26 @@ def test_json_has_the_unrounded_figures_and_whether_each_target_is_met():
     assert (wall["seen"], wall["low"], wall["high"], wall["runs"], wall["met"]) == (1.02, 1.01, 1.04, 3, True)
     assert wall["target"] == {"relation": "<=", "wanted": 1.03}
     assert (fetches["met"], missing["met"], missing["seen"]) == (False, None, None)
+
+
+def test_a_report_is_the_same_after_json():
+    """What makes a page of it later loses nothing."""
+    report = made_up(took={"hit": 1.5}, failures={"pool": "no room"})
+    assert from_json(to_json(report)) == report
+
+
+def test_other_figures_stand_behind_the_note_and_details_are_only_counted():
+    """Hundreds of rows would hide the few that say something; the JSON has them all."""
+    rows = (
+        row_of("s", "shown", [2.0], note="best: open", beside={"us": 1.25, "faults": 0}),
+        *(row_of("s", f"detail {n}", [1.0], detail=True, labels={"way": "x"}) for n in range(3)),
+    )
+    report = made_up(rows=rows)
+    lines = to_text(report).splitlines()
+    assert next(line for line in lines if line.startswith("shown")).endswith("best: open; us 1.25, faults 0")
+    assert "and 3 more in the JSON report" in lines
+    assert not any(line.startswith("detail") for line in lines)
+    assert [row.get("labels") for row in json.loads(to_json(report))["rows"]] == [{}, *[{"way": "x"}] * 3]
 
 
 def test_only_rows_with_a_missed_target_count_as_missed():

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from daramjwee.bench import runner
+from daramjwee.bench import pictures, runner
 from daramjwee.bench.timing import ChildFailed
-from daramjwee.errors import ConfigError
+from daramjwee.errors import ConfigError, Problem
 
 
 @pytest.fixture
@@ -83,3 +83,70 @@ def test_json_goes_to_a_file_beside_the_table_or_alone_to_standard_output(child,
     assert json.loads(file.read_bytes())["rows"][0]["met"] is False
     runner.main(["--only", "hit", "--json", "-"])
     assert json.loads(capsysbinary.readouterr().out)["rows"][0]["seen"] == 2.0
+
+
+def test_what_is_kept_is_the_report_beside_the_table(child, capsys, tmp_path):
+    """As `make bench` does it; `--json -` and everything else stay as they are."""
+    folder = tmp_path / "build" / "bench"
+    assert runner.main(["--only", "hit", "--keep", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert "figure" in said.out
+    assert f"written to {folder / 'report.json'}" in said.err
+    assert json.loads((folder / "report.json").read_bytes())["rows"][0]["only"] == "hit"
+    runner.main(["--only", "hit", "--keep", str(folder), "--json", "-"])
+    assert json.loads(capsys.readouterr().out)["took"]["hit"] >= 0
+
+
+def test_a_folder_that_cannot_be_is_said_before_anything_is_measured(child, capsys, tmp_path):
+    """Twelve minutes are too long to learn it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        runner.main(["--keep", str(tmp_path / "file")])
+    assert "File exists" in capsys.readouterr().err
+    assert child == []
+
+
+def test_pictures_that_cannot_be_drawn_take_nothing_with_them(child, capsys, monkeypatch, tmp_path):
+    """Without matplotlib the report is there all the same."""
+
+    def refuse(folder, report):
+        raise ConfigError([Problem("--pictures", folder, "needs matplotlib")], subject="bench")
+
+    monkeypatch.setattr(pictures, "of_report", refuse)
+    assert runner.main(["--only", "hit", "--keep", str(tmp_path)]) == 0
+    assert "needs matplotlib" in capsys.readouterr().err
+    assert (tmp_path / "report.json").exists()
+
+
+def test_a_page_is_made_of_a_report_and_measures_nothing(child, capsys, tmp_path):
+    """The report as `--json` wrote it."""
+    source, target = tmp_path / "report.json", tmp_path / "page.md"
+    runner.main(["--only", "hit", "--json", str(source)])
+    child.clear()
+    capsys.readouterr()
+    assert runner.main(["--page", str(target), "--from", str(source)]) == 0
+    assert capsys.readouterr().out.split() == [str(target), str(tmp_path / "page.json")]
+    assert "hit: figure" in target.read_text()
+    assert child == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--page", "p.md"], "--page needs --from"),
+        (["--from", "r.json"], "--from goes with --page"),
+        (["--page", "p.md", "--from", "r.json", "--quick"], "it measures nothing"),
+        (["--page", "p.md", "--from", "r.json", "--only", "hit"], "it measures nothing"),
+        (["--page", "p.md", "--from", "r.json"], "is no report of the bench"),
+        (["--pictures", "f", "--strict"], "runs no scenario"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(child, capsys, monkeypatch, tmp_path, arguments, reason):
+    """With the reason, before anything is measured."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        runner.main(arguments)
+    assert ended.value.code == 2
+    assert reason in " ".join(capsys.readouterr().err.split())
+    assert child == []
+    assert list(tmp_path.iterdir()) == []

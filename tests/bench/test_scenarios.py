@@ -9,8 +9,8 @@ import pytest
 
 from daramjwee.bench import ends, runner
 from daramjwee.bench.ends import Folder
-from daramjwee.bench.scenarios import bounded, copies, filehit, fill, hit, lease, matrix, metrics, mixed, pool
-from daramjwee.bench.timing import child_environment
+from daramjwee.bench.scenarios import bounded, copies, filehit, fill, hit, lease, matrix, metrics, mixed, paths, pool
+from daramjwee.bench.timing import ChildFailed, child_environment
 from daramjwee.units import KIB, MIB, format_size
 
 TINY = 256 * KIB
@@ -27,8 +27,8 @@ def test_importing_a_scenario_starts_nothing_and_imports_no_rival():
     """A list of scenarios must be cheap to make, and rivals are optional."""
     code = (
         "import sys, threading; from daramjwee.bench.scenarios import (bounded, copies, filehit, fill, hit, imports, lease, "
-        "matrix, metrics, mixed, pool); "
-        "print(threading.active_count(), *[n for n in ('cachetools', 'diskcache', 'fsspec', 'matplotlib', 'urllib3') if n in sys.modules])"
+        "matrix, metrics, mixed, paths, pool); "
+        "print(threading.active_count(), *[n for n in ('cachebox', 'cachetools', 'diskcache', 'hishel', 'httpx', 'fsspec', 'matplotlib', 'urllib3') if n in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=child_environment(), check=True, capture_output=True, text=True, timeout=50
@@ -329,3 +329,45 @@ def test_a_copy_of_the_matrix_that_is_wrong_is_no_figure():
             place.check()
         matrix._once(place, ends.read_and_write)
         place.check()
+
+
+def test_every_path_has_ours_and_each_rival_or_says_why_not():
+    """A set, a look at an absent key, a folder that is opened again; counts of one operation beside each."""
+    rows = paths.measure(rounds=1, seconds=0.0005, entries=10)
+    seen = figures(rows)
+    assert sum(name.endswith(": ours") for name in seen) == 7
+    for row in rows:
+        assert row.seen is None or row.beside, row
+    without = {name: row.note for row in rows if row.seen is None for name in [row.name]}
+    assert set(without.values()) == {paths.NO_SET, paths.NO_LOOK}
+    assert len(without) == 6
+    title = "open a folder of 10 entries, read one, close"
+    for rival in ("os.scandir and open", "diskcache", "fsspec filecache", "hishel"):
+        assert seen[f"{title}: {rival} / ours"] > 0
+
+
+def test_an_entry_that_is_not_whole_is_no_restart():
+    """Nor one that is not there."""
+    paths._whole(bytes(paths.ENTRY_BYTES))
+    for data in (None, b"abc"):
+        with pytest.raises(ValueError, match="of an entry of 4096 bytes"):
+            paths._whole(data)
+
+
+def test_a_rival_that_fails_to_fill_has_a_row_and_the_others_their_figures(monkeypatch):
+    """Ours that fails is a failure of the scenario."""
+
+    def in_child(function, *, way, **arguments):
+        if way == failing:
+            raise ChildFailed(f"{function}: Traceback\nOSError: no room for {way}")
+        return {"wall": 1.0, "first": 0.01, "extra": 2 * MIB, "wrong": 0, "why": ""}
+
+    monkeypatch.setattr(fill, "in_child", in_child)
+    failing = "hishel"
+    runs = fill.measure(2, rivals_rounds=1, size=TINY, bandwidth=64_000_000)
+    rows = {row.name: row for row in fill.rows_of(runs)}
+    assert rows["hishel, 16 readers"].note == "failed: OSError: no room for hishel (1 of 1 runs)"
+    assert rows["diskcache, set, 16 readers: wall"].seen == 1
+    failing = "ours"
+    with pytest.raises(ChildFailed, match="no room for ours"):
+        fill.measure(1, rivals_rounds=1, size=TINY, bandwidth=64_000_000)

@@ -74,7 +74,7 @@ EXPECT = (
     ),
     Saying(
         "**Many threads, mixed sizes.** 8 threads that copy files of 256 KiB to 8 MiB get {} as much done as with a fresh "
-        "buffer for each, with one page fault for {} of theirs and a peak of memory {} smaller.",
+        "buffer for each, which faults {} as many pages, and whose peak of memory is {} as high.",
         (
             ("mixed", "none kept: operations / fresh"),
             ("mixed", "none kept: fresh page faults / ours"),
@@ -82,11 +82,11 @@ EXPECT = (
         ),
     ),
     Saying(
-        "**Memory has a bound.** 10,000 copies by 64 threads under a ledger of 32 MiB: {} not finished, never more than {} in "
-        "the ledger, {} left after `close()`.",
+        "**Memory has a bound.** Thousands of copies by 64 threads under a ledger of 32 MiB: never more than {} in it, at the "
+        "peak {} of memory more than the idle process, {} left after `close()`.",
         (
-            ("bounded", "64 threads: copies and leases of 10,000 not finished"),
             ("bounded", "64 threads: ledger at most"),
+            ("bounded", "64 threads: process peak above idle"),
             ("bounded", "64 threads: still leased or charged after close()"),
         ),
     ),

@@ -29,9 +29,12 @@ HEADING = """\
 # Performance
 
 What daramjwee promises about speed and memory, as measured: every figure with its spread (the middle half of its runs), the
-number of runs, what was wanted, and the command that shows it. Nobody writes on this page: it is made of
-[{json}]({json}), the report that `make bench` wrote, by `python -m daramjwee.bench --page {page} --from {json}`, and
-a test holds it to that file. [How figures are made](design/bench.md) says what is behind each."""
+number of runs, what was wanted, and the command that shows it. Nobody writes on this page: it is made of [{json}]({json}), the
+report that `make bench` wrote, by
+
+    python -m daramjwee.bench --page docs/{page} --from docs/{json}
+
+and a test holds it to that file. [How figures are made](design/bench.md) says what is behind each."""
 QUICK = """\
 **The report is of a quick run** (`make bench ARGS="--quick"`): few and short rounds, so take its spreads seriously."""
 RATIOS = """\

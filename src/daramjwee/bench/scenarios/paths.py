@@ -91,7 +91,8 @@ def _path(
         gc.freeze()  # or each look at the counters goes through everything that was imported
         counts = {name: _counted(made[name]) for name in figures}
     mine = figures[OURS]
-    rows = [row_of(SCENARIO, f"{title}: ours", [s * 1e6 for s in mine], unit="us", beside=counts[OURS])]
+    unit, scale = ("ms", 1e3) if median(mine) >= 1e-3 else ("us", 1e6)
+    rows = [row_of(SCENARIO, f"{title}: ours", [s * scale for s in mine], unit=unit, beside=counts[OURS])]
     for name in (name for name in rivals if name in figures):
         theirs = figures[name]
         beside = {"us": round(median(theirs) * 1e6, 3), **counts[name]}

@@ -95,5 +95,5 @@ def test_the_docs_name_the_status_of_a_problem():
     from daramjwee.cli.app import EPILOG
 
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert f"| {command.PROBLEM_STATUS} | `doctor` found a problem |" in page
-    assert f"{command.PROBLEM_STATUS} a problem was found (doctor)" in EPILOG
+    assert f"| {command.PROBLEM_STATUS} | `doctor` found a problem; `config check`:" in page
+    assert f"{command.PROBLEM_STATUS} a problem was found (doctor, config check)" in EPILOG

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from daramjwee import BufferPoolConfig, Cache, ConfigError, FileStore, MemoryStore
+from daramjwee import BufferPoolConfig, Cache, CacheConfig, ConfigError, FileStore, MemoryStore
+from daramjwee.cli.doctor import settings_of
 from daramjwee.errors import Problem
 from daramjwee.model import LEAST_MEMORY
 from daramjwee.observe.doctor import CHECKS, Case, Runtime, State, cgroup, examine, probes
 from daramjwee.observe.doctor.case import FREE_SPACE_FLOOR, MEMORY_LIMIT
 from daramjwee.observe.doctor.machine import EARLIEST_WALL
-from daramjwee.observe.doctor.settings import read_settings
 from daramjwee.stores.file.files import Files
 from daramjwee.units import GIB, KIB, MIB, parse_size
 
@@ -789,21 +789,21 @@ def test_a_folder_changed_in_the_future_is_a_problem(world, tier):
 def test_settings_that_are_sound_are_named(world):
     """Those that differ from the defaults."""
     assert one("configuration", world()).seen == "the defaults"
-    config, problems = read_settings(
+    config, problems = settings_of(
         ["chunk_size=512KiB", "enabled=TRUE", "max_concurrent_large_ops=4", "min_buffer_size= 8KiB"]
     )
     assert problems == ()
     assert (
-        one("configuration", world(config=config)).seen
+        one("configuration", world(config=config.buffers)).seen
         == "sound; set: min_buffer_size, chunk_size, max_concurrent_large_ops"
     )
-    assert read_settings(["chunk_size=none"])[0].chunk_size is None
+    assert settings_of(["chunk_size=none"])[0].buffers.chunk_size is None
 
 
 def test_every_problem_of_the_settings_has_a_line_with_its_mend(world):
     """Unknown fields and bad values together, as an error of `BufferPoolConfig` tells them."""
-    config, problems = read_settings(["min_buffer_size=2MiB", "max_idle_age=soon", "colour=red"])
-    assert config == BufferPoolConfig()
+    config, problems = settings_of(["min_buffer_size=2MiB", "max_idle_age=soon", "colour=red"])
+    assert config == CacheConfig()
     assert {problem.field for problem in problems} == {"min_buffer_size", "max_idle_age", "colour"}
     checks = look("configuration", world(config_problems=problems))
     assert [check.state for check in checks] == [PROBLEM] * 3
@@ -817,9 +817,9 @@ def test_every_problem_of_the_settings_has_a_line_with_its_mend(world):
 )
 def test_a_field_that_was_mistyped_is_answered_with_the_one_that_was_meant(typed, meant):
     """Before the list of all."""
-    _, (problem,) = read_settings([f"{typed}=1MiB"])
+    _, (problem,) = settings_of([f"{typed}=1MiB"])
     assert problem.mend.startswith(f"is no field; did you mean {meant}? the fields are enabled, ")
-    _, (problem,) = read_settings(["colour=red"])
+    _, (problem,) = settings_of(["colour=red"])
     assert problem.mend.startswith("is no field; the fields are enabled, ")
 
 
@@ -839,9 +839,9 @@ def test_settings_come_from_files_and_later_ones_count(tmp_path):
     calibrated.write_text('[buffers]\nchunk_size = "128KiB"\n')
     plain.write_text('chunk_size = "64KiB"\n')
     document.write_text('{"buffers": {"chunk_size": 8192}}')
-    assert read_settings([str(calibrated)])[0].chunk_size == 128 * KIB
-    assert read_settings([str(plain), "chunk_size=32KiB"])[0].chunk_size == 32 * KIB
-    assert read_settings([str(document)])[0].chunk_size == 8 * KIB
+    assert settings_of([str(calibrated)])[0].buffers.chunk_size == 128 * KIB
+    assert settings_of([str(plain), "chunk_size=32KiB"])[0].buffers.chunk_size == 32 * KIB
+    assert settings_of([str(document)])[0].buffers.chunk_size == 8 * KIB
 
 
 @pytest.mark.parametrize(
@@ -853,7 +853,7 @@ def test_files_of_settings_that_cannot_be_read_are_problems(tmp_path, name, text
     path = tmp_path / name
     if text is not None:
         path.write_text(text)
-    _, (problem,) = read_settings([str(path)])
+    _, (problem,) = settings_of([str(path)])
     assert problem.field == "--buffers"
     assert "give field=value" in problem.mend
 

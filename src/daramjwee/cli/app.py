@@ -20,6 +20,9 @@ from typer.core import TyperCommand, TyperGroup
 
 import daramjwee
 from daramjwee.cli.bench import bench
+from daramjwee.cli.config import HELP, check_config, show_config
+from daramjwee.cli.config_migrate import migrate
+from daramjwee.cli.config_recommend import recommend
 from daramjwee.cli.demo.command import demo
 from daramjwee.cli.doctor import doctor
 from daramjwee.cli.get import get
@@ -34,8 +37,8 @@ BROKEN_PIPE_STATUS = 128 + 13
 
 EPILOG = (
     "Exit status: 0 done; 1 unexpected error, or a figure was wrong (demo); 2 usage or configuration; 3 not in the "
-    "cache; 4 does not exist, or no process tells (stats); 5 the origin failed; 6 could not be kept; 7 damaged; "
-    "8 overloaded; 9 too large; 10 a problem was found (doctor); 130 interrupted."
+    "cache; 4 does not exist, or no process tells (stats, config recommend); 5 the origin failed; 6 could not be kept; 7 damaged; "
+    "8 overloaded; 9 too large; 10 a problem was found (doctor, config check); 130 interrupted."
 )
 
 
@@ -152,6 +155,14 @@ def _report(error: BaseException, message: str) -> None:
 
 for _command in (get, demo, bench, doctor, stats):
     app.command(name=_command.__name__, cls=_Command, no_args_is_help=_command is get)(_guarded(_command))
+
+config = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode="markdown", help=HELP)
+_CONFIG: dict[str, Callable[..., int]] = {
+    "show": show_config, "check": check_config, "recommend": recommend, "migrate": migrate,
+}  # fmt: skip
+for _name, _part in _CONFIG.items():
+    config.command(name=_name, cls=_Command)(_guarded(_part))
+app.add_typer(config, name="config")
 
 
 def start(arguments: Sequence[str]) -> int:

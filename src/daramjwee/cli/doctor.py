@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
+from daramjwee.cli.config_view import DEFAULT, value_of
 from daramjwee.cli.options import expanded, size_of
 from daramjwee.cli.render import print_json, printable, show
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
+    from daramjwee.config import CacheConfig
+    from daramjwee.config.load import Examined
     from daramjwee.observe.doctor import Check
 
 # No error of ours ends with it.
 PROBLEM_STATUS = 10
 # Servers that start several processes of a program take their number from here.
 PROCESSES_VARIABLE = "WEB_CONCURRENCY"
+TABLE = "buffers."
 
 
 def doctor(
@@ -39,8 +44,13 @@ def doctor(
         ),
     ] = None,
     memory_limit: Annotated[
-        str, typer.Option(metavar="SIZE", help="What a cache of yours may hold, as given to Cache.")
-    ] = "512MiB",
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            show_default=False,
+            help="What a cache of yours may hold, as given to Cache; else what a FILE of --buffers says, else 512MiB.",
+        ),
+    ] = None,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -58,19 +68,19 @@ def doctor(
     """
     began = SYSTEM_CLOCK.now(), SYSTEM_CLOCK.monotonic()
     from daramjwee.observe.doctor import Case, State, examine
-    from daramjwee.observe.doctor.settings import read_settings
 
     problems: list[Problem] = []
-    limit = size_of("--memory-limit", memory_limit, problems)
+    limit = None if memory_limit is None else size_of("--memory-limit", memory_limit, problems)
     if folder is not None and not folder:
         problems.append(Problem("FOLDER", folder, "is empty; name a folder, or leave it out"))
     if problems:
         raise ConfigError(problems, subject="doctor")
-    config, config_problems = read_settings([text if "=" in text else expanded(text) for text in buffers or []])
+    config, config_problems = settings_of(buffers or [])
     checks = examine(
         Case(
-            folder=None if folder is None else os.path.abspath(expanded(folder)), memory_limit=limit, began=began,
-            processes=processes or _processes(), config=config, config_problems=config_problems,
+            folder=None if folder is None else os.path.abspath(expanded(folder)), began=began,
+            memory_limit=config.memory_limit if limit is None else limit, processes=processes or _processes(),
+            config=config.buffers, config_problems=config_problems,
         )
     )  # fmt: skip
     if json:
@@ -78,6 +88,52 @@ def doctor(
     else:
         show(to_text(checks))
     return PROBLEM_STATUS if any(check.state is State.PROBLEM for check in checks) else 0
+
+
+def settings_of(given: Iterable[str]) -> tuple[CacheConfig, tuple[Problem, ...]]:
+    """The settings that `given` names, each a field=value of the pool or a file, the later ones counting; and every problem
+    with them. With problems the settings are the defaults."""
+    from daramjwee.config import CacheConfig
+    from daramjwee.config.load import examine
+
+    source: str | None = None
+    changes: dict[str, Any] = {}
+    files: list[str] = []
+    problems: list[Problem] = []
+    for text in given:
+        name, equals, value = text.partition("=")
+        if equals and not os.path.exists(text):
+            changes[TABLE + name.strip().removeprefix(TABLE)] = value_of(value.strip())
+            continue
+        files.append(expanded(text))
+        if source is None and not changes:
+            source = files[-1]
+        else:
+            # After others it counts before them, as arguments do.
+            found = examine(files[-1], environ={})
+            problems += found.problems
+            changes |= _given_by(found)
+    examined = examine(source, environ={}, changes=changes)
+    problems = [_of_option(problem, files) for problem in (*problems, *examined.problems)]
+    config = CacheConfig() if problems or examined.config is None else examined.config
+    return config, tuple(problems)
+
+
+def _given_by(found: Examined) -> dict[str, Any]:
+    if found.config is None:
+        return {}
+    values = msgspec.to_builtins(found.config.buffers)
+    return {TABLE + name: value for name, value in values.items() if found.sources[TABLE + name] != DEFAULT}
+
+
+def _of_option(problem: Problem, files: Sequence[str]) -> Problem:
+    """By the name of the field alone, as `BufferPoolConfig` tells it; what is wrong with a file is told of the option."""
+    if problem.field in files:
+        mend = f"{problem.value}: {problem.mend}; give field=value, or a TOML or JSON file"
+        return Problem("--buffers", problem.field, mend)
+    if problem.field in {"source", TABLE[:-1]}:
+        return problem._replace(field="--buffers", mend=f"{problem.mend}; give field=value, or a TOML or JSON file")
+    return problem._replace(field=problem.field.removeprefix(TABLE))
 
 
 def _processes() -> int:

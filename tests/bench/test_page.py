@@ -66,6 +66,14 @@ def test_a_report_without_misses_says_so_and_failures_are_named():
     assert "quick run" not in text
 
 
+@pytest.mark.parametrize(("load", "said"), [(None, False), (0.2, False), (3.456, True)])
+def test_a_machine_that_was_busy_is_said_to_be(load, said):
+    """Whoever reads the times then knows what they are worth."""
+    text = page.page_of(made_up(load=load), "performance.md")
+    assert ("on average 3.46 processes wanted to run" in text) is said
+    assert ("not quiet" in text) is said
+
+
 def test_a_target_without_a_figure_is_said():
     """It is neither met nor missed."""
     rows = (Row(scenario="s", name="n", target=at_least(1), note="this system does not tell"),)
@@ -84,6 +92,11 @@ def test_strategies_are_tables_of_sizes_by_ways():
     text = page.page_of(made_up(), "performance.md")
     assert "| 256KiB (large) | 0.90 (wanted 0.97) | 0.80 | - | 0.50 | `write(read())`, 18 us |" in text
     assert "| file to file | 256KiB | 0; 3 + 2 | 0; 3 + 2 | - | 0; 3 + 2 | - | 0; 3 + 2 | - |" in text
+    adaptive = (
+        "| file to file, 256KiB: adaptive | 0.90 x |  |  | >= 0.97 x | **no** | pooled; best: write(read()); us 20,"
+    )
+    assert adaptive in text
+    assert "| file to file, 256KiB: pooled |" not in text
     assert "](pictures/file-to-file.svg)" in text
     assert "](pictures/plain-to-file.svg)" not in text
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from daramjwee.bench.report import Report, figure, from_json, machine, quantity, to_json, to_text
+from daramjwee.bench.report import Report, figure, from_json, load, machine, quantity, to_json, to_text
 from daramjwee.bench.samples import Row, at_least, at_most, exactly, row_of
 
 
@@ -109,6 +109,14 @@ def test_figures_are_rounded_to_what_a_person_reads(value, shown):
     assert figure(value) == shown
     assert quantity(value, "ms") == f"{shown} ms"
     assert quantity(value, "") == shown
+
+
+def test_a_busy_machine_is_said_to_be():
+    """Its figures are worth less; a system that does not tell has no line."""
+    assert "load: 3.20 when it began" in to_text(made_up(load=3.2)).splitlines()
+    assert "load:" not in to_text(made_up())
+    seen = load()
+    assert seen is None or seen >= 0
 
 
 def test_the_machine_is_described_without_naming_it():

@@ -37,6 +37,11 @@ report that `make bench` wrote, by
 and a test holds it to that file. [How figures are made](design/bench.md) says what is behind each."""
 QUICK = """\
 **The report is of a quick run** (`make bench ARGS="--quick"`): few and short rounds, so take its spreads seriously."""
+BUSY = """\
+**The machine was not quiet**: on average {load} processes wanted to run in the minute before. Whatever is a time may be off,
+counts are not."""
+# A quiet machine has a little going on.
+BUSY_FROM = 0.5
 RATIOS = """\
 Compare ratios, not seconds: absolute figures move by a factor of two with the machine and with its neighbours. A ratio is
 taken between two figures of one round, and `x` means "times"."""
@@ -65,6 +70,7 @@ def page_of(report: Report, name: str) -> str:
     parts = [
         HEADING.format(json=kept, page=name),
         *([QUICK] if report.quick else []),
+        *([BUSY.format(load=figure(report.load))] if report.load is not None and report.load >= BUSY_FROM else []),
         *_missed(report),
         "## What to expect",
         *_sayings(report, EXPECT),
@@ -132,14 +138,11 @@ def _machine(report: Report) -> list[str]:
 
 def _scenario(report: Report, only: str) -> list[str]:
     rows = [row for row in report.rows if row.only == only]
-    if only == "matrix":
-        return _strategies(rows)
-    heads = ("what", "seen", "spread", "runs", "wanted", "met", "")
-    return [_head(rows[0]), _table(heads, [_line(row) for row in rows if not row.detail])]
-
-
-def _head(row: Row) -> str:
-    return f"### {row.scenario.capitalize()}\n\n{_command(row.only)}"
+    head = f"### {rows[0].scenario.capitalize()}\n\n{_command(only)}"
+    table = _table(
+        ("what", "seen", "spread", "runs", "wanted", "met", ""), [_line(row) for row in rows if not row.detail]
+    )
+    return [head, table, *(_strategies(rows) if only == "matrix" else [])]
 
 
 def _line(row: Row) -> tuple[str, ...]:
@@ -159,11 +162,9 @@ def _figures(row: Row) -> tuple[str, str, str, str]:
 
 
 def _strategies(rows: list[Row]) -> list[str]:
-    """What holds over all cells as it is, the cells as tables: a row for each size, a column for each way."""
-    heads = ("what", "seen", "spread", "runs", "wanted", "met", "")
-    whole = [row for row in rows if not row.labels]
+    """The cells as tables: a row for each size, a column for each way."""
     cells = {(row.labels["pair"], row.labels["size"], row.labels["way"]): row for row in rows if row.labels}
-    parts = [_head(rows[0]), _table(heads, map(_line, whole)), STRATEGIES]
+    parts = [STRATEGIES]
     for pair in dict.fromkeys(pair for pair, _, _ in cells):
         sizes = dict.fromkeys(size for each, size, _ in cells if each == pair)
         of_pair = {(size, way): row for (each, size, way), row in cells.items() if each == pair}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one run of the benchmarks found. `failures`: scenarios that ended with an error, and its text. `took`:
-    seconds of each scenario."""
+    seconds of each scenario. `load`: processes that wanted to run, in the minute before the run began; None: the system
+    does not tell."""
 
     version: str
     quick: bool
@@ -29,6 +30,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     failures: dict[str, str] = {}
     took: dict[str, float] = {}
+    load: float | None = None
 
     @property
     def missed(self) -> tuple[Row, ...]:
@@ -63,6 +65,7 @@ def to_text(report: Report) -> str:
     """The report as a table in plain text, a block for each scenario; rows of detail are counted only."""
     lines = [f"daramjwee {report.version}{', quick' if report.quick else ''}"]
     lines += [f"{name}: {value}" for name, value in report.machine.items()]
+    lines += [] if report.load is None else [f"load: {figure(report.load)} when it began"]
     for scenario in dict.fromkeys(row.scenario for row in report.rows):
         lines += ["", *_table(scenario, [row for row in report.rows if row.scenario == scenario])]
     for scenario, reason in report.failures.items():
@@ -145,3 +148,13 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}" + (f", {libc}" if libc else ""),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
+
+
+def load() -> float | None:
+    """How many processes wanted to run in the last minute."""
+    import os
+
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None  # the system does not tell

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from daramjwee.bench.report import Report, machine, to_json, to_text
+from daramjwee.bench.report import Report, load, machine, to_json, to_text
 from daramjwee.bench.samples import Row
 from daramjwee.bench.timing import ChildFailed, in_child
 from daramjwee.errors import ConfigError, Problem
@@ -57,6 +57,7 @@ def run(names: Iterable[str] = (), *, quick: bool = False, tell: Callable[[str],
     rows: list[Row] = []
     failures: dict[str, str] = {}
     took: dict[str, float] = {}
+    before = load()
     begin = perf_counter()
     for name in wanted:
         tell(f"measuring {name} ...")
@@ -70,7 +71,7 @@ def run(names: Iterable[str] = (), *, quick: bool = False, tell: Callable[[str],
         took[name] = perf_counter() - started
     return Report(
         version=daramjwee.__version__, quick=quick, machine=machine(), seconds=perf_counter() - begin, rows=tuple(rows),
-        failures=failures, took=took,
+        failures=failures, took=took, load=before,
     )  # fmt: skip
 
 

@@ -216,6 +216,7 @@ def _dress(axes: Any, title: str, sizes: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [format_size(size) for size in sizes])
     axes.minorticks_off()
+    axes.tick_params(axis="x", labelsize=8)  # neighbours an octave apart would touch
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)

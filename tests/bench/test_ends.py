@@ -114,3 +114,55 @@ def test_the_kernels_yardstick_sends_the_whole_file():
         near.shutdown(socket.SHUT_WR)
         with far.makefile("rb") as file:
             assert file.read() == body
+
+
+def test_a_source_that_only_returns_bytes_makes_new_ones_each_time():
+    """As a decoder must: bytes that are shared would make a copy that moves nothing."""
+    body = bytes(range(6))
+    source = ends.Reads(body)
+    assert [source.read(4), source.read(4), source.read(4)] == [body[:4], body[4:], b""]
+    assert not hasattr(source, "readinto")
+    with ends.Reads(body) as source:
+        whole = source.read()
+    assert whole == body
+    assert whole is not body
+
+
+def test_a_file_that_is_written_over_is_not_cut_and_each_size_has_its_own():
+    """Cutting it would give its blocks back, which costs more than the copy."""
+    with Folder() as folder:
+        with folder.over(5) as file:
+            file.write(b"12345")
+        with folder.over(3) as file:
+            file.write(b"abc")
+        inode = os.stat(f"{folder.target} of 5").st_ino
+        with folder.over(5) as file:
+            assert type(file).__name__ == "BufferedWriter"
+            file.write(b"xy")
+        assert folder.read_over(5) == b"xy345"
+        assert folder.read_over(3) == b"abc"
+        assert os.stat(f"{folder.target} of 5").st_ino == inode
+
+
+@pytest.mark.parametrize("through", [ends.through_fresh, ends.send_through_fresh])
+def test_a_copy_through_a_fresh_buffer_is_whole_or_an_error(through):
+    """Also where the source gives less at a time than it is asked for."""
+
+    class Slow(Source):
+        def readinto(self, view, /):
+            return super().readinto(memoryview(view)[:2])
+
+    class Sink(Glance):
+        def __init__(self):
+            self.seen = b""
+
+        def write(self, data):
+            self.seen += bytes(data)
+
+        sendall = write
+
+    sink = Sink()
+    through(5)(Slow(b"abcde"), sink)
+    assert sink.seen == b"abcde"
+    with pytest.raises(EOFError, match="ended 1 bytes early"):
+        through(6)(Slow(b"abcde"), Sink())

@@ -7,22 +7,18 @@ Design: docs/settings.md
 
 from __future__ import annotations
 
-import copy
-import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import msgspec
 
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.read import table_of
 from daramjwee.config.secret import shown
 from daramjwee.config.settings import SETTINGS
+from daramjwee.config.tables import anchored, anchored_secret, copied, joined, table_of_origin, tables_of_tiers
 from daramjwee.config.tiers import TIER_KINDS
-from daramjwee.config.url import folder_of_url, tables_of_url
-from daramjwee.config.words import name_of, unknown_field
+from daramjwee.config.words import name_of, outlandish, unknown_field
 from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.model import Freshness
 
@@ -64,6 +60,10 @@ class Draft:
 
     def put(self, path: str, value: Any, source: str, anchor: str | None = None) -> None:
         """Set the field `path`, or a whole part. A relative folder is taken from `anchor` (None: left as it is)."""
+        odd = outlandish(value)
+        if odd is not None:
+            self._refuse(name_of(path), HIDDEN, odd, source)
+            return
         if path in MERGED:
             self._merge(path, value, source, anchor)
         elif path in {"tiers", "origin"}:
@@ -78,8 +78,7 @@ class Draft:
         elif path.startswith(("tiers.", "tiers[")):
             self._put_in_tier(path, value, source, anchor)
         else:
-            known = [setting.path for setting in SETTINGS if "." not in setting.path]
-            self._refuse(name_of(path), shown(value, path), unknown_field(path, [*known, *MERGED]), source)
+            self._refuse(name_of(path), shown(value, path), _unknown(path), source)
 
     def settle(self) -> CacheConfig | None:
         """The configuration that all of it comes to; None after its problems were appended."""
@@ -121,11 +120,9 @@ class Draft:
             self.overridden.append(Overridden(part, self.tree[part], self.given[part]))
         self._forget(part)
         faults: list[Problem] = []
-        read = _read_tiers if part == "tiers" else _read_origin
+        read = tables_of_tiers if part == "tiers" else table_of_origin
         value = read(value, faults, anchor)
         self._faults[part] = faults
-        if faults and part == "origin":
-            value = None
         self.tree[part] = value
         self.given[part] = source
         for leaf, _ in leaves(part, value):
@@ -139,9 +136,9 @@ class Draft:
             return
         _, _, name = path.partition(".")
         if name.startswith("headers.") and isinstance(origin.setdefault("headers", {}), dict):
-            self._set(origin["headers"], name.partition(".")[2], path, _anchored_secret(value, anchor), source)
+            self._set(origin["headers"], name.partition(".")[2], path, anchored_secret(value, anchor), source)
         else:
-            self._set(origin, name, path, _anchored({name: value}, anchor)[name], source)
+            self._set(origin, name, path, anchored({name: value}, anchor)[name], source)
 
     def _put_in_tier(self, path: str, value: Any, source: str, anchor: str | None) -> None:
         by_place, by_kind = _TIER_BY_PLACE.fullmatch(path), _TIER_BY_KIND.fullmatch(path)
@@ -167,7 +164,7 @@ class Draft:
             self._refuse(path, shown(value, path), wrong, source)
         elif isinstance(tiers[places[0]], dict):
             if name == "folder" and anchor is not None:
-                value = _joined(value, anchor)
+                value = joined(value, anchor)
             self._set(tiers[places[0]], name, f"tiers[{places[0]}].{name}", value, source)
 
     def _set(self, table: dict[Any, Any], name: Any, path: str, value: Any, source: str) -> None:
@@ -189,7 +186,8 @@ class Draft:
         for path, value, source in self.overridden:
             if not any(_within(field, path) for field in fields):
                 continue
-            other = copy.deepcopy(self)
+            other = Draft()
+            other.tree, other.given = copied(self.tree), dict(self.given)
             other.put(path, value, source)
             other.overridden, other.problems = [], []
             other.settle()
@@ -218,63 +216,14 @@ def leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield field, value
 
 
+def _unknown(path: str) -> str:
+    """What to say of a name that is no field: it may be one of a part."""
+    top = [setting.path for setting in SETTINGS if "." not in setting.path] + list(MERGED)
+    inner = [setting.path for setting in SETTINGS if setting.path.rpartition(".")[2] == path]
+    if inner:
+        return f"is no field of its own; did you mean {' or '.join(inner)}?"
+    return unknown_field(path, top)
+
+
 def _within(field: str, path: str) -> bool:
     return field == path or field.startswith((f"{path}.", f"{path}["))
-
-
-def _read_tiers(value: Any, faults: list[Problem], anchor: str | None) -> Any:
-    if isinstance(value, str):
-        value = tables_of_url(value, faults)
-    if not isinstance(value, list | tuple):
-        return value
-    return [_anchored(_plain(tier), anchor) for tier in value]
-
-
-def _read_origin(value: Any, faults: list[Problem], anchor: str | None) -> Any:
-    if isinstance(value, str):
-        scheme, colon, rest = value.partition(":")
-        if scheme.strip().lower() in {"http", "https"} and colon:
-            value = {"type": "http", "base": value.strip()}
-        elif scheme.strip().lower() == "file" and colon:
-            try:
-                value = {"type": "file", "folder": folder_of_url(rest.strip())}
-            except ValueError as error:
-                faults.append(Problem("origin", shown(value), str(error)))
-        else:
-            faults.append(Problem("origin", HIDDEN, "must be an http, https or file URL, or a table with a type"))
-    return _anchored(_plain(value), anchor)
-
-
-def _plain(value: Any) -> Any:
-    """A part as a table that may be changed."""
-    if isinstance(value, msgspec.Struct):
-        return table_of(value)
-    return copy.deepcopy(dict(value)) if isinstance(value, Mapping) else value
-
-
-def _anchored(table: Any, anchor: str | None) -> Any:
-    """The table with its relative paths taken from `anchor`."""
-    if anchor is None or not isinstance(table, dict):
-        return table
-    found = dict(table)
-    for name in ("folder", "verify"):
-        # `verify` of a file tier is a word.
-        if name in found and not (name == "verify" and found.get("type", "http") != "http"):
-            found[name] = _joined(found[name], anchor)
-    if isinstance(found.get("headers"), Mapping):
-        found["headers"] = {name: _anchored_secret(value, anchor) for name, value in found["headers"].items()}
-    return found
-
-
-def _anchored_secret(value: Any, anchor: str | None) -> Any:
-    if anchor is not None and isinstance(value, Mapping) and "file" in value:
-        return {**value, "file": _joined(value["file"], anchor)}
-    return value
-
-
-def _joined(value: Any, anchor: str) -> Any:
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        return value  # no path: that is said where it is checked
-    text = os.path.expanduser(text)
-    return text if text.startswith("~") else os.path.normpath(os.path.join(anchor, text))

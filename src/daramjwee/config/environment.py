@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 BY_VARIABLE: dict[str, Setting] = {s.env: s for s in reversed(SETTINGS) if s.env is not None}
 
 
+def plain_name(name: str) -> str:
+    """The name of a variable as the table has it: two underscores are one."""
+    return re.sub("__+", "_", name)
+
+
+def file_named(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The variable that names the file of settings, and its text."""
+    found = [name for name in sorted(environ) if name.startswith(PREFIX) and plain_name(name) == CONFIG_VARIABLE]
+    return (found[0], environ[found[0]]) if found else None
+
+
 class Variable(NamedTuple):
     """What one variable sets: the dotted field, the value, and the name of the variable."""
 
@@ -35,7 +46,7 @@ def read_environment(environ: Mapping[str, str]) -> tuple[list[Variable], list[P
     problems: list[Problem] = []
     for name in sorted(name for name in environ if name.startswith(PREFIX)):
         text = environ[name]
-        plain = re.sub("__+", "_", name)
+        plain = plain_name(name)
         if plain == CONFIG_VARIABLE:
             continue
         setting = BY_VARIABLE.get(plain)

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from daramjwee.config import schemas
 from daramjwee.config.draft import DEFAULT, Draft, in_order, leaves, said_of
-from daramjwee.config.environment import read_environment
+from daramjwee.config.environment import file_named, read_environment
 from daramjwee.config.model import SCHEMA, CacheConfig
 from daramjwee.config.secret import shown
-from daramjwee.config.settings import CONFIG_VARIABLE
 from daramjwee.config.tiers import GivenTier
 from daramjwee.config.warnings import Unwise, unwise
 from daramjwee.errors import ConfigError, Problem
@@ -145,13 +143,14 @@ def _layer_of(source: Any, environ: Mapping[str, str], here: str | None) -> _Lay
         return _upgraded(source, _Layer({}, ARGUMENT, here))
     if source is not None:
         return _read_file(source, "")
-    if CONFIG_VARIABLE not in environ:
+    named = file_named(environ)
+    if named is None:
         return _Layer({}, DEFAULT, here)
-    named = environ[CONFIG_VARIABLE]
-    if not named.strip():
+    variable, path = named
+    if not path.strip():
         mend = "is empty; name a file, or unset the variable to read none"
-        return _Layer({}, DEFAULT, here, problems=[Problem(CONFIG_VARIABLE, named, mend)])
-    return _read_file(named, f"; it is named by {CONFIG_VARIABLE}")
+        return _Layer({}, DEFAULT, here, problems=[Problem(variable, path, mend)])
+    return _read_file(path, f"; it is named by {variable}")
 
 
 def _read_file(source: Any, why: str) -> _Layer:
@@ -233,6 +232,8 @@ def _line(data: bytes, offset: int) -> int:
 
 def _upgraded(mapping: Mapping[Any, Any], layer: _Layer) -> _Layer:
     """The layer with the fields of `mapping`, in the latest schema."""
+    from daramjwee.config import schemas
+
     odd = [name for name in mapping if not isinstance(name, str)]
     layer.problems = [
         said_of(Problem(repr(name), shown(mapping[name]), "is no name: names are text"), layer.source) for name in odd

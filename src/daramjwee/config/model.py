@@ -8,7 +8,6 @@ Design: docs/settings.md
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,11 @@ from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config.origin import AnyOrigin, FileOriginConfig, GivenOrigin, HttpOriginConfig
 from daramjwee.config.read import read_buffers, read_freshness, read_origin, read_tiers, table_of
 from daramjwee.config.secret import Secret, text_of_path
-from daramjwee.config.tiers import LARGEST_NUMBER, TOO_LARGE, AnyTier, FileTier, GivenTier, MemoryTier
+from daramjwee.config.tables import table_of_origin
+from daramjwee.config.tiers import LARGEST_NUMBER, TOO_LARGE, AnyTier, FileTier, GivenTier, MemoryTier, place_of
 from daramjwee.config.url import tables_of_url
-from daramjwee.errors import ConfigError, Problem
+from daramjwee.config.words import outlandish
+from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.model import LEAST_MEMORY, MOST_WORKERS, Freshness
 from daramjwee.units import MIB, format_size, parse_size
 
@@ -49,9 +50,9 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of a cache.
 
     `tiers`: at least one, fastest first; also as text, "memory:256MiB;file:cache?capacity=20GiB". `origin`: where what
-    no tier has comes from; None: each open says so itself. `freshness`: lifetimes. `buffers`: the buffer pool; None is
-    one that is switched off. `memory_limit`: bytes that buffers, memory tier and queues may hold together. `workers`:
-    threads for copies and renewals in the background.
+    no tier has comes from, also as an http, https or file URL; None: each open says so itself. `freshness`: lifetimes.
+    `buffers`: the buffer pool; None is one that is switched off. `memory_limit`: bytes that buffers, memory tier and
+    queues may hold together. `workers`: threads for copies and renewals in the background.
 
     Each part may also be given as the mapping that stands for it in a file. Sizes may be given as "64MiB", durations as
     "30s". `ConfigError` lists every problem of every part, by dotted field, with the value as it was given.
@@ -70,7 +71,7 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
             self,
             *,
             tiers: Sequence[AnyTier | Mapping[str, Any]] | str = ...,
-            origin: AnyOrigin | Mapping[str, Any] | None = None,
+            origin: AnyOrigin | Mapping[str, Any] | str | None = None,
             freshness: Freshness | Mapping[str, Any] = ...,
             buffers: BufferPoolConfig | Mapping[str, Any] | None = ...,
             memory_limit: Size = "512MiB",
@@ -78,13 +79,22 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        problems: list[Problem] = []
+        problems = [
+            Problem(field, HIDDEN, odd)
+            for field in self.__struct_fields__
+            if (odd := outlandish(getattr(self, field))) is not None
+        ]
+        if problems:
+            raise ConfigError(problems, subject="CacheConfig")
         tiers: Any = self.tiers
         if isinstance(tiers, str):
             tiers = tables_of_url(tiers, problems)
+        origin: Any = self.origin
+        if isinstance(origin, str):
+            origin = table_of_origin(origin, problems, None)
         kept = {
             "tiers": read_tiers(tiers, problems),
-            "origin": read_origin(self.origin, problems),
+            "origin": read_origin(origin, problems),
             "freshness": read_freshness(self.freshness, problems),
             "buffers": read_buffers(self.buffers, problems),
             "memory_limit": _memory_limit(self.memory_limit, problems),
@@ -137,7 +147,8 @@ def _memory_limit(value: Any, problems: list[Problem]) -> int:
         if limit > LARGEST_NUMBER:
             raise ValueError(TOO_LARGE)
     except (ValueError, OverflowError) as error:
-        problems.append(Problem("memory_limit", value, str(error)))
+        mend = TOO_LARGE if isinstance(error, OverflowError) else str(error)
+        problems.append(Problem("memory_limit", value, mend))
         return 0
     return limit
 
@@ -152,7 +163,7 @@ def _shared_folders(tiers: Any) -> list[Problem]:
         else:
             folder = tier.get("folder") if isinstance(tier, Mapping) and tier.get("type") == "file" else None
         try:
-            place = os.path.abspath(text_of_path(folder))
+            place = place_of(text_of_path(folder))
         except ValueError:
             continue  # no folder, or it is named already for what it is
         if place in seen:

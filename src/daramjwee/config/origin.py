@@ -81,9 +81,11 @@ class HttpOriginConfig(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
                 problems.append(Problem(field, count, f"must be an int from {least} to {LARGEST_COUNT:,}"))
         if not isinstance(self.verify, bool):
             try:
+                if is_word(self.verify):
+                    raise ValueError
                 kept["verify"] = text_of_path(self.verify)
             except ValueError:
-                mend = "must be True, False, or the path of a bundle of certificates"
+                mend = "must be True, False (without quotes), or the path of a bundle of certificates"
                 problems.append(Problem("verify", self.verify, mend))
         if problems:
             raise ConfigError(problems, subject="HttpOriginConfig")
@@ -134,6 +136,11 @@ AnyOrigin: TypeAlias = HttpOriginConfig | FileOriginConfig | GivenOrigin
 ORIGIN_KINDS: dict[str, type[AnyOrigin]] = {"http": HttpOriginConfig, "file": FileOriginConfig, "given": GivenOrigin}
 
 
+def is_word(value: object) -> bool:
+    """Whether text is a word for true or false, and no path."""
+    return isinstance(value, str) and value.strip().lower() in {"true", "false", "yes", "no", "on", "off"}
+
+
 def _problem_of_base(base: Any) -> str | None:
     """What can be told of a URL without a client. No message has a piece of it: a URL may hold a password."""
     from urllib.parse import urlsplit
@@ -177,7 +184,10 @@ def _seconds(field: str, value: Any, problems: list[Problem]) -> float:
             raise ValueError("must be more than 0; an origin needs some time")
         if seconds > LARGEST_DURATION:
             raise ValueError("must be at most a year (366d); mind the unit")
-    except (ValueError, OverflowError) as error:
+    except OverflowError:
+        problems.append(Problem(field, value, "must be at most a year (366d); mind the unit"))
+        return 0.0
+    except ValueError as error:
         problems.append(Problem(field, value, str(error)))
         return 0.0
     return seconds

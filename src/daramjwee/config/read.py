@@ -18,6 +18,7 @@ from daramjwee.config.tiers import LARGEST_NUMBER, TIER_KINDS, AnyTier, MemoryTi
 from daramjwee.config.words import name_of, unknown_field, unknown_kind
 from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.model import Freshness
+from daramjwee.units import DURATION_MEND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,8 +69,9 @@ def read_freshness(value: Any, problems: list[Problem]) -> Freshness:
         except ConfigError as error:
             problems += _inside("freshness", error)
             del fields[name]
-        except OverflowError as error:
-            problems.append(Problem(f"freshness.{name}", fields.pop(name), f"{error}; mind the unit"))
+        except OverflowError:
+            mend = f"is more than any time; mind the unit: {DURATION_MEND}"
+            problems.append(Problem(f"freshness.{name}", fields.pop(name), mend))
     return Freshness(**fields)
 
 

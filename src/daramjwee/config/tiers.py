@@ -7,6 +7,7 @@ Design: docs/settings.md
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,14 +19,13 @@ from daramjwee.stores.limits import check_limits, check_size
 from daramjwee.units import MIB, parse_size
 
 if TYPE_CHECKING:
-    import os
     from typing import TypeAlias
 
     from daramjwee.units import Size
 
 # More than any tier holds: a larger number is a slip of the unit, and would not go into a file of settings.
 LARGEST_NUMBER = 1 << 60
-TOO_LARGE = "is more than any tier can have; mind the unit"
+TOO_LARGE = "is more than any machine has; mind the unit"
 
 
 class MemoryTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="memory"):
@@ -115,6 +115,14 @@ class GivenTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
 
 AnyTier: TypeAlias = MemoryTier | FileTier | GivenTier
 TIER_KINDS: dict[str, type[AnyTier]] = {"memory": MemoryTier, "file": FileTier, "given": GivenTier}
+
+
+def place_of(folder: str) -> str:
+    """The folder as two that are the same have it. Links are not followed: that would be to look."""
+    try:
+        return os.path.abspath(folder)
+    except OSError:
+        return os.path.normpath(folder)  # the working directory was deleted
 
 
 def check_name(name: object, subject: str) -> None:

@@ -7,7 +7,6 @@ Design: docs/settings.md
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.buffers.config import LeakDetection
@@ -15,7 +14,7 @@ from daramjwee.buffers.pressure import EFFECTS
 from daramjwee.buffers.strategy import MEDIUM_FROM, Strategy
 from daramjwee.config.origin import FileOriginConfig, HttpOriginConfig
 from daramjwee.config.secret import Secret
-from daramjwee.config.tiers import FileTier, MemoryTier
+from daramjwee.config.tiers import FileTier, MemoryTier, place_of
 from daramjwee.stores.memory import LARGEST_WHOLE
 from daramjwee.units import GIB, format_duration, format_size
 
@@ -129,7 +128,7 @@ def _file_tier(at: str, tier: FileTier) -> Iterator[Unwise]:
     if tier.free_space_floor == 0:
         reason = "the cache may fill the disk to its last byte, and others on it fail"
         yield Unwise(f"{at}.free_space_floor", 0, reason, "leave some space, such as 64MiB")
-    place = os.path.abspath(tier.folder)
+    place = place_of(tier.folder)
     if any(_lies_in(place, memory) for memory in MEMORY_FOLDERS):
         reason = "lies in memory on Linux, which memory_limit does not count, and is gone after a restart"
         yield Unwise(f"{at}.folder", tier.folder, reason, "give a folder on a disk, or a memory tier of that capacity")
@@ -142,7 +141,7 @@ def _folders(config: CacheConfig) -> Iterator[Unwise]:
         places.append(("origin.folder", config.origin.folder))
     for index, (field, folder) in enumerate(places):
         for other, whose in places[:index]:
-            here, there = os.path.abspath(folder), os.path.abspath(whose)
+            here, there = place_of(folder), place_of(whose)
             if _lies_in(here, there) or _lies_in(there, here):
                 reason = f"and {other} ({whose}) lie in each other: the files of one are among those of the other"
                 yield Unwise(field, folder, reason, "give each a folder beside the other")

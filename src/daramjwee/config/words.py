@@ -5,8 +5,8 @@ Threads: any; pure.
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from daramjwee.errors import shorten
@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+# Beyond these Python itself refuses to print a value.
+DEEPEST = 20
+LONGEST_INT_BITS = 4096
 _PLAIN = re.compile(r"[\w.\[\]-]{1,80}", re.ASCII)
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The known name that `name` is most likely a slip of, if any."""
+    import difflib
+
     # What is long is no slip; comparing it would take long, too.
     near = difflib.get_close_matches(name, list(known), n=1) if isinstance(name, str) and len(name) < 200 else []
     return near[0] if near else None
@@ -37,6 +42,27 @@ def unknown_kind(kind: object, known: Iterable[str], what: str) -> str:
     known = tuple(known)
     near = nearest(kind, known)
     return f"is no kind of {what}; {f'did you mean {near}? ' if near else ''}give {' or '.join(known)}"
+
+
+def outlandish(value: object) -> str | None:
+    """Why a value is none of any field, and could not even be shown; None for what may be looked at."""
+    depth, level = 0, [value]
+    while level:
+        if depth > DEEPEST:
+            return "is nested deeper than any setting"
+        if any(isinstance(inner, int) and inner.bit_length() > LONGEST_INT_BITS for inner in level):
+            return "has a number larger than any setting"
+        # Each once: what holds itself would be many otherwise.
+        level = list(
+            {
+                id(inner): inner
+                for outer in level
+                if isinstance(outer, Mapping | list | tuple)
+                for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+            }.values()
+        )
+        depth += 1
+    return None
 
 
 def name_of(value: object) -> str:

@@ -66,7 +66,7 @@ class BodyReader:
         if self._closed:
             return
         self._closed = True
-        self._let_go()
+        self.let_go()
         close = getattr(self._source, "close", None)
         self._source = None
         if close is None:
@@ -79,7 +79,7 @@ class BodyReader:
     def _next(self, view: memoryview) -> memoryview | bytes:
         raise NotImplementedError
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
         """Drop what was taken from the source, so that its memory is not pinned when it is closed."""
         self._rest = None
         self._take_back()
@@ -117,8 +117,8 @@ class _BufferReader(BodyReader):
         whole, self._whole = self._whole, b""
         return whole
 
-    def _let_go(self) -> None:
-        super()._let_go()
+    def let_go(self) -> None:
+        super().let_go()
         self._whole = b""
 
 

@@ -447,6 +447,10 @@ class Flight:
 
     def _settle(self, error: BaseException | None) -> None:
         """Set the outcome, wake everybody, give back what only a running flight needs."""
+        if not self.kernel.windowed:
+            # Before anybody wakes: whoever reads the end may begin the next fill at once, and gets this chunk for it,
+            # which is still in the processor's cache, instead of one more.
+            self._return_lease()
         with self.lock:
             self.error = error
             if error is None:
@@ -464,12 +468,21 @@ class Flight:
 
     def _tidy(self) -> None:
         """Give back what only a running flight needs. Once more does nothing."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
+        self._return_lease()
         body, self._body = self._body, None
         if body is not None:
             body.close()
+
+    def _return_lease(self) -> None:
+        """Give back the memory that pieces passed through."""
+        body = self._body
+        if body is not None:
+            # What it gave last is a view of the lease: with it alive the chunk would come back into quarantine, and the
+            # next lease would have to look for it under a lock.
+            body.let_go()
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
 
     def _let_go(self) -> None:
         """The flight is over and nobody reads: end the staging, close the entry, give the window back."""

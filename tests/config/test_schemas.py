@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config import schema0, schemas
-from daramjwee.config.change import Kind, duration_text, size_text, spelled
+from daramjwee.config.change import Kind, duration_text, size_text, spelled, written
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.schemas import schema_of, upgraded
 from daramjwee.errors import ConfigError
 from daramjwee.units import parse_duration, parse_size
 
 KIB, MIB = 1024, 1024 * 1024
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+ROOT = Path(__file__).parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
 # The fields of the Go library's two structs, by its own names; nothing here is taken from the code.
 GO_BUFFERS = (
     "Enabled", "DefaultBufferSize", "MaxBufferSize", "MinBufferSize", "EnableLogging", "LoggingInterval",
@@ -311,6 +313,25 @@ def test_what_is_dropped_shows_no_secret():
     notes = upgraded({"HotStore": {"url": "redis://:hunter2@host/", "password": "hunter2"}}).notes
     assert any(change.old == "HotStore" for change in notes)
     assert "hunter2" not in "".join(map(str, notes))
+
+
+def test_the_page_about_migration_has_every_field_with_its_defaults():
+    """Name there, default there, name today, default today: held to the code."""
+    page = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    table = {name: row[1:] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert {*table, "BufferPool"} >= schema0.BUFFER_NAMES | schema0.CONFIG_NAMES
+    today = msgspec.to_builtins(BufferPoolConfig())
+    for old, field in schema0.BUFFERS.items():
+        before, new, now = (cell.strip() for cell in table[old])
+        assert new.startswith(f"`buffers.{field.new}`")
+        expected = today[field.new]
+        assert before == spelled(written(field.new, field.default)).strip('"'), old
+        assert now == ("chosen" if expected is None else spelled(written(field.new, expected)).strip('"')), old
+    for old, new in schema0.SETTINGS.items():
+        assert f"`{new}`" in table[old][1]
+    order = [f"{number} `{name}`" for number, name in enumerate(schema0.STRATEGIES)]
+    assert ", ".join(order) in table["LargeObjectStrategy"][1]
 
 
 # -- schemas 1 and 2 -------------------------------------------------------------------------------------------------

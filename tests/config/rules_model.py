@@ -15,12 +15,16 @@ SIZE_UNITS = {
     "tib": MIB * MIB, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
 }  # fmt: skip
 DURATION_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+# Of buffers; and of all else.
 LARGEST_SIZE = 1024 * MIB * MIB
+LARGEST_ROOM = 1024 * LARGEST_SIZE
 LARGEST_DURATION = 366 * 86400
 LARGEST_COUNT = MIB
 # Names of headers whose values are secrets: by the whole name, or by a part of it.
 SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
 SECRET_PARTS = ("token", "secret", "key", "password")
+# Values that give themselves away, whatever they are called: credentials of HTTP, a user or password in a URL.
+SECRET_VALUE = re.compile(r"\s*(bearer|basic)\s|.*://[^/\s]*@", re.IGNORECASE)
 
 
 # -- kinds of values: True where the value is one ------------------------------------------------------------------
@@ -50,7 +54,7 @@ def seconds_of(value):
     return value if type(value) in (int, float) and math.isfinite(value) and value >= 0 else None
 
 
-def size(value, least=1, most=math.inf):
+def size(value, least=1, most=LARGEST_ROOM):
     return bytes_of(value) is not None and least <= bytes_of(value) <= most
 
 
@@ -274,4 +278,5 @@ def faults_of_header(name, value):
         return faults or ({".env"} if len(value) != 1 else set())
     lowered = name.lower()
     secret = lowered in SECRET_HEADERS or any(part in lowered for part in SECRET_PARTS)
-    return set() if isinstance(value, str) and not secret and not set(value) & set("\r\n\0") else {""}
+    plain = isinstance(value, str) and not set(value) & set("\r\n\0") and not SECRET_VALUE.match(value)
+    return set() if plain and not secret else {""}

@@ -23,7 +23,7 @@ _spec.loader.exec_module(model)
 
 KIB, MIB = 1024, 1024 * 1024
 SEEDS = range(100)
-BAD_SIZES = [0, -1, True, 1.5, "", "12 parsec", "-4KiB", [], "0B", "9" * 400 + "GiB"]
+BAD_SIZES = [0, -1, True, 1.5, "", "12 parsec", "-4KiB", [], "0B", "9" * 400 + "GiB", (1 << 60) + 1]
 BAD_COUNTS = [0, -3, 2.5, True, "8", None, []]
 BAD_DURATIONS = [-1, "soon", True, float("nan"), float("inf"), [], "", "-5s", "5 fortnights", "9" * 400 + "d"]
 BAD_WORDS = ["", "maybe", 3, True, [], "first "]
@@ -58,7 +58,9 @@ def some(pick, **choices):
 def sound_tier(pick, index):
     kind = pick.choice(["memory", "file", "file"])
     tier = {"type": kind, "capacity": pick.choice(["256MiB", "20GiB", 1 << 30, "1.5 GB"])}
-    tier |= some(pick, max_entries=[None, 1, 5000], policy=["sieve", "lru"], max_object_size=[None, 1, "64MiB"])
+    tier |= some(
+        pick, max_entries=[None, 1, 5000], policy=["sieve", "lru"], max_object_size=[None, 1, "64MiB", tier["capacity"]]
+    )
     if kind == "file":
         tier["folder"] = f"/srv/daramjwee/{index}"
         tier |= some(
@@ -317,7 +319,9 @@ def header_with_secret(config, pick):
 
 def bad_header(config, pick):
     http_origin(config).setdefault("headers", {})
-    config["origin"]["headers"] |= {"x-shard": pick.choice([3, None, "a\r\nb", []])}
+    config["origin"]["headers"] |= {
+        "x-shard": pick.choice([3, None, "a\r\nb", [], "Bearer hunter2", "https://joe:hunter2@example.org/"])
+    }
     return "origin.headers.x-shard"
 
 

@@ -50,13 +50,24 @@ def _tiers(config: CacheConfig) -> Iterator[Seen]:
         if isinstance(tier, FileTier):
             case = Case(folder=os.path.abspath(tier.folder), free_space_floor=tier.free_space_floor)
             for check in examine(case, only=FOLDER_CHECKS):
-                yield Seen(f"{name}.{FIELDS.get(check.name, 'folder')}", check)
+                yield Seen(f"{name}.{FIELDS.get(check.name, 'folder')}", _for_a_check(check))
             if os.path.isdir(tier.folder) and not os.access(tier.folder, os.R_OK | os.W_OK | os.X_OK):
                 seen = f"{tier.folder} may not be read and written by this user"
                 remedy = "let the user who runs the cache write to it (chown, chmod u+rwx)"
                 yield Seen(f"{name}.folder", Check("folder_writable", State.PROBLEM, seen, remedy))
         elif isinstance(tier, GivenTier):
             yield Seen(name, _given(f"the store {tier.name}"))
+
+
+def _for_a_check(check: Check) -> Check:
+    """An answer of the doctor where nothing was tried out, and a folder that will be made is as good as one that is."""
+    if check.name == "folder" and check.state is State.NOTE:
+        return Check("folder", State.OK, check.seen)
+    tries = "try it: daramjwee doctor FOLDER"
+    remedy = check.remedy.replace("see folder_operations, which was tried", tries).replace(
+        "see folder_operations", tries
+    )
+    return Check(check.name, check.state, check.seen, remedy)
 
 
 def _given(what: str) -> Check:
@@ -101,4 +112,5 @@ def _secret(secret: Secret) -> Check:
     where = secret.env or secret.file
     if problem is None:
         return Check("secret", State.OK, f"{where} has a value")
-    return Check("secret", State.PROBLEM, f"the secret {where} {problem.mend}", "put it where the cache runs")
+    seen, _, remedy = problem.mend.partition("; ")
+    return Check("secret", State.PROBLEM, f"{where} {seen}", remedy or "put the secret there, for this user to read")

@@ -171,7 +171,7 @@ class Cache:
         on_orphan: Literal["finish", "abort"] | None = None,
         progress: Callable[[int, int | None], object] | None = None,
     ) -> CacheStream:
-        """A stream of the key's bytes, from a tier, from a running fill, or from `fetch` (else the origin).
+        """A stream of the bytes of `key`, from a tier, from a running fill, or from `fetch` (else the origin).
 
         `start`, `stop`: the bytes [start, stop) only; an empty stream where start >= stop, or start is past the end.
         `freshness`: for this open only. `timeout`: the longest wait for the origin's answer, and later for bytes; then
@@ -218,7 +218,7 @@ class Cache:
     def get(
         self, key: str, fetch: Fetcher | None = None, *, default: Any = _RAISE, max_bytes: Size = MOST_GET
     ) -> bytes | Any:
-        """All bytes of the key, from a tier, or from `fetch` (else the origin). `default` is returned instead of raising
+        """All bytes of `key`, from a tier, or from `fetch` (else the origin). `default` is returned instead of raising
         `CacheMiss` or `NotFound`.
 
         Raises as `open`, and `LimitExceeded` for an object larger than `max_bytes` (64 MiB): use `open` for it.
@@ -265,7 +265,7 @@ class Cache:
         tags: Iterable[str] = (),
         attributes: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep `data` (bytes, a readable, or an iterable of bytes) under the key, replacing what it had.
+        """Keep `data` (bytes, a readable, or an iterable of bytes) under `key`, replacing what it had.
 
         `bytes` are kept without a copy. When `data` itself fails while it is read, the key stays as it was. A
         fill of the key that runs goes on for its readers, and does not replace this. `size` and `digest` are
@@ -295,7 +295,7 @@ class Cache:
         tags: Iterable[str] = (),
         attributes: Mapping[str, str] | None = None,
     ) -> CacheWriter:
-        """A writer for the key, for use in a `with` block: leaving it publishes, an exception inside does not.
+        """A writer for `key`, for use in a `with` block: leaving it publishes, an exception inside does not.
 
         `size`: bytes there will be, checked at the end; `etag`, `last_modified`, `ttl` (a duration), `tags`, `attributes`:
         as of `FetchResult`. Raises `ConfigError` for what is wrong with them.
@@ -315,14 +315,14 @@ class Cache:
         return CacheWriter(self._engine, key, msgspec.structs.replace(metadata, size=size))
 
     def delete(self, key: str) -> bool:
-        """Forget the key in every tier; True if one had it. Older fills never bring it back.
+        """Forget `key` in every tier; True if one had it. Older fills never bring it back.
 
         `StoreError` when a tier could not, after all were tried: the key may still be there.
         """
         return self._engine.delete(check_key(key))
 
     def refresh(self, key: str, fetch: Fetcher | None = None, *, timeout: Duration | None = None) -> Status:
-        """Ask the origin (or `fetch`) now, whatever the tiers have, and wait until that is done.
+        """Ask the origin (or `fetch`) for `key` now, whatever the tiers have, and wait until that is done.
 
         MISS: new bytes were kept. REVALIDATED: it is unchanged. BYPASS: it may not be kept. Until then readers
         get what is there. `timeout`: the longest wait for its answer, then for bytes (a duration). Raises as `open`:

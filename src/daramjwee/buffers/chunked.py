@@ -75,7 +75,7 @@ def chunked_copy(
     """Copy from `src` to `dst` through one reused chunk, from where both stand to the end of `src`, or `limit` bytes.
 
     The same as `BufferPool.copy`, but never by the kernel or in one piece. `chunk_size` is obeyed; without it the chunk
-    follows from the size, both ends, the pool's configuration and its memory pressure. Without a `pool` the chunk is
+    follows from the `size` that is expected, both ends, the pool's configuration and its memory pressure. Without a `pool` the chunk is
     mapped for this call alone. With one it is leased, after the pool's gate (which raises `Overloaded` as for any copy).
     Where no such chunk is free within `timeout` (None: `acquire_timeout`), one of `min_buffer_size` serves if that is
     free, which counts as a fallback; else `Overloaded` or `LimitExceeded` is raised, and no byte was moved.

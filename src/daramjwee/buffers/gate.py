@@ -133,7 +133,7 @@ class LargeOperationGate:
         return self._acquire_slowly(need, priority, timeout)
 
     def try_acquire(self, need: int = 0) -> Slot | None:
-        """A place, if there is one now and nobody waits; else None. `LimitExceeded` and `Closed` as `acquire`."""
+        """A place for `need` bytes, if there is one now and nobody waits; else None. `LimitExceeded` and `Closed` as `acquire`."""
         slot = self.take_free(need)
         if slot is not None:
             return slot
@@ -154,7 +154,7 @@ class LargeOperationGate:
             raise
 
     def take_free(self, need: int) -> Slot | None:
-        """A place that is free this moment without a lock, as the first lines of `acquire` take it; else None."""
+        """A place for `need` bytes that is free this moment without a lock, as the first lines of `acquire` take it; else None."""
         if self.alert or type(need) is not int:
             return None
         try:

@@ -470,7 +470,7 @@ class BufferPool:
         return self._care.monitor
 
     def relieve(self, level: PressureLevel) -> int:
-        """Tell the pool of a level of memory pressure that it cannot see itself: it holds, as the least, until another is
+        """Tell the pool of a `level` of memory pressure that it cannot see itself: it holds, as the least, until another is
         told. Where the level asks for that, idle memory goes back at once, and while it lasts none is kept; bytes given
         back. `ConfigError` for what is no `PressureLevel`."""
         try:

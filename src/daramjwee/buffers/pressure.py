@@ -187,7 +187,7 @@ class MemoryPressure:
         self._system, _ = step(self._system, outside, now, self._thresholds)
 
     def note_refusal(self, what: str = "the system refused memory") -> None:
-        """An allocation failed: CRITICAL from this moment, and back by the rule for all. Takes no lock."""
+        """An allocation failed (`what` says it): CRITICAL from this moment, and back by the rule for all. Takes no lock."""
         self._refusals.append(what)
 
     def _after_fork_in_child(self) -> None:

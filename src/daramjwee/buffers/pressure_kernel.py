@@ -204,7 +204,7 @@ class Sample(NamedTuple):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one source said, and the level it asks for.
+    """What one `source` said, and the `level` it asks for.
 
     `share`: of what, says `measure`; above 1 where a limit was lowered below what is held. `detail`: the figures, in
     words. `group`: the control group, where it is one's. `events`: what was counted since the reading before.

@@ -70,7 +70,8 @@ class _Layer(msgspec.Struct):
 def load(
     source: Source = None, *, environ: Mapping[str, str] | None = None, changes: Mapping[str, Any] | None = None
 ) -> Loaded:
-    """The settings as `examine` finds them. `ConfigError` lists every problem of every source."""
+    """The settings as `examine` finds them; `source`, `environ` and `changes` as there. `ConfigError` lists every problem of
+    every source."""
     found = examine(source, environ=environ, changes=changes)
     if found.config is None:
         subject = os.fspath(source) if isinstance(source, str | os.PathLike) else "configuration"

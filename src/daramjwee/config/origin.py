@@ -36,7 +36,8 @@ LONGEST_NAME = 80
 
 
 class HttpOriginConfig(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="http"):
-    """The settings of an `HttpOrigin`. Durations may be given as "30s". `ConfigError` lists every problem.
+    """The settings of an `HttpOrigin`, which says what each is. Durations are seconds, or text such as "30s". `ConfigError`
+    lists every problem.
 
     `base`: the URL that keys are paths below; "" where keys are whole URLs. `headers`: sent with each request; a secret
     among them is a `Secret`, or a mapping that names one. `verify`: False trusts any certificate, text is the path of a

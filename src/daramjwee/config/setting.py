@@ -49,7 +49,7 @@ class Setting(NamedTuple):
     optional: bool = False
 
     def value_of(self, text: str) -> str | int | bool | None:
-        """What the text of a variable or of a URL stands for. Text that is none of its kind stays text: whoever checks the
+        """What the `text` of a variable or of a URL stands for. Text that is none of its kind stays text: whoever checks the
         field refuses it as it was written."""
         word = text.strip().lower()
         if self.optional and word in {"none", "null"}:

@@ -36,7 +36,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Unwise(NamedTuple):
-    """One setting that is legal but unwise: the field, its value, why, and what to do."""
+    """One setting that is legal but unwise: the `field`, its `value`, the `reason`, and what to do (`mend`)."""
 
     field: str
     value: Any

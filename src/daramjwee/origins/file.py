@@ -27,7 +27,7 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 class FileOrigin:
     """A `Fetcher` over files. `FileOrigin("/srv/models")`: keys are paths inside; `FileOrigin()`: file URLs.
 
-    Without a folder a key is a file:// URL or an absolute path, so whoever chooses keys may read any file that
+    Without a `folder` a key is a file:// URL or an absolute path, so whoever chooses keys may read any file that
     this process can: give a folder where keys come from others.
     """
 

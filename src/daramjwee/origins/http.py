@@ -39,8 +39,8 @@ class HttpOrigin:
     `headers` go to the host that was asked for, and to no other that it redirects to. `timeout`: the longest
     time without a byte; `connect_timeout`: to connect. `retries`: how often a request that failed before its
     body began is sent again (no connection, broken connection, 429 and 503 with Retry-After, 502, 503, 504).
-    `verify`: False trusts any certificate, text is the path of a bundle to trust. `pool_size`: connections kept
-    to one host. `ConfigError` lists everything that is wrong with them.
+    `verify`: False trusts any certificate, text is the path of a bundle to trust. `redirects`: how
+    many are followed. `pool_size`: connections kept to one host. `ConfigError` lists everything that is wrong with them.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ POLICY_NAMES = tuple(_POLICIES)
 
 
 def make_policy(name: str) -> Policy:
-    """A fresh policy by its name; `ValueError` lists the names there are."""
+    """A fresh policy by its `name`; `ValueError` lists the names there are."""
     kind = _POLICIES.get(name)
     if kind is None:
         raise ValueError(f"no policy is called {name!r}; use one of {', '.join(POLICY_NAMES)}")

@@ -84,7 +84,7 @@ class Staging(Protocol):
         ...
 
     def readinto_at(self, offset: int, view: memoryview, /) -> int:
-        """Fill `view` from what is written: min(len(view), written - offset) bytes. `Closed` after `abort`."""
+        """Fill `view` from `offset` on with what is written: min(len(view), written - offset) bytes. `Closed` after `abort`."""
         ...
 
     def commit(self, metadata: Metadata | None = None, *, guard: Callable[[], bool] | None = None) -> Entry | None:

@@ -269,7 +269,7 @@ class Monitor:
         return self._failures
 
     def tell(self, alert: Alert) -> None:
-        """Pass on an alert that came about elsewhere: it is logged, listed, and told to who listens. Raised, it is active
+        """Pass on an `alert` that came about elsewhere: it is logged, listed, and told to who listens. Raised, it is active
         until one of the same metric is told as cleared."""
         with self._lock:
             if alert.state is RAISED:

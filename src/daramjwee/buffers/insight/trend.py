@@ -81,7 +81,7 @@ class Trend:
         return self._keep
 
     def add(self, value: float, at: float) -> None:
-        """Add a value that was seen `at` (seconds). It counts in the interval it belongs to, also when later ones came
+        """Add a `value` that was seen `at` (seconds). It counts in the interval it belongs to, also when later ones came
         before it; older than all that is remembered it is left out, and so is what is no number (nan), infinite, or beyond
         1e100. `ConfigError` for an `at` that is no time."""
         if not abs(at) <= LATEST_SECONDS:

@@ -2,7 +2,7 @@
 
 Invariant: at every moment the file is the old one or the new one, whole. Once it is the new one the backup is the old
 one: the same inode, so bytes, mode, owner and times are its own. A backup that is there is never overwritten.
-Threads: one; of two processes at once, either may win.
+Threads: one; of two processes at once one is refused, where locks work.
 Design: docs/migration.md
 """
 
@@ -12,18 +12,22 @@ import errno
 import hashlib
 import os
 import stat
-from contextlib import suppress
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from daramjwee.config.change import Change
-from daramjwee.config.plan import Plan, plan_migration
+from daramjwee.config.load import LARGEST_FILE
+from daramjwee.config.plan import plan_migration
 from daramjwee.config.schemas import LATEST
 from daramjwee.errors import ConfigError, Problem
+from daramjwee.stores.file.folder import try_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SUBJECT = "config migrate"
-READ_BYTES = 1024 * 1024
 # What link says where it may not, or cannot, be done: the file is somebody else's, or the file system has no links.
 NO_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 
@@ -80,14 +84,14 @@ def migrate(path: str, *, dry_run: bool = False, system: type[System] | System =
     the file is as it was, and nothing is beside it. Only when the very last step fails, the folder's `fsync`, is it new.
     """
     real = os.path.realpath(path)
-    old = _read(real, system)
-    plan = plan_migration(path, old.data)
-    if plan.text is None:
-        return Outcome(path=path, action="nothing", dry_run=dry_run, before=plan.before, after=plan.after)
-    beside = _beside(real, plan.before)
-    _refuse_other_backup(beside.backup, old.status, system)
-    if not dry_run:
-        _replace(real, old, plan, beside, system)
+    with _opened(real, system) as old:
+        plan = plan_migration(path, old.data)
+        if plan.text is None:
+            return Outcome(path=path, action="nothing", dry_run=dry_run, before=plan.before, after=plan.after)
+        beside = _beside(real, plan.before)
+        _refuse_other_backup(beside.backup, old.status, system)
+        if not dry_run:
+            _replace(real, old.status, plan.text.encode(), beside, system)
     return Outcome(
         path=path, action="migrate", dry_run=dry_run, before=plan.before, after=plan.after, backup=beside.backup,
         changes=plan.changes, remarks=plan.remarks, text=plan.text,
@@ -98,26 +102,28 @@ def rollback(path: str, *, dry_run: bool = False, system: type[System] | System 
     """Put the old file back, with its bytes, mode, owner and times. `ConfigError` when there is none, or when the new one
     was changed since."""
     real = os.path.realpath(path)
-    new = _read(real, system)
-    backups = [(n, _beside(real, n)) for n in range(LATEST) if os.path.lexists(_beside(real, n).backup)]
-    if not backups:
-        mend = f"has no backup beside it ({_beside(os.path.basename(real), 0).backup}): there is nothing to roll back"
-        raise ConfigError([Problem("OLD", path, mend)], subject=SUBJECT)
-    digest = _digest(new.data)
-    for before, beside in backups:
-        unfinished = os.path.samestat(system.lstat(beside.backup), new.status)
-        if not unfinished and _noted(beside.digest, system) != digest:
-            continue
-        if not dry_run:
-            if unfinished:  # a migration that was cut short: of two names of one file a rename would leave both
-                system.unlink(beside.backup)
-            else:
-                system.replace(beside.backup, real)
-            _unlink(beside.digest, system)
-            _sync_folder(real, system)
-        return Outcome(
-            path=path, action="roll back", dry_run=dry_run, before=LATEST, after=before, backup=beside.backup
-        )
+    with _opened(real, system) as new:
+        backups = [(n, _beside(real, n)) for n in range(LATEST) if os.path.lexists(_beside(real, n).backup)]
+        if not backups:
+            mend = (
+                f"has no backup beside it ({_beside(os.path.basename(real), 0).backup}): there is nothing to roll back"
+            )
+            raise ConfigError([Problem("OLD", path, mend)], subject=SUBJECT)
+        digest = _digest(new.data)
+        for before, beside in backups:
+            unfinished = os.path.samestat(system.lstat(beside.backup), new.status)
+            if not unfinished and _noted(beside.digest, system) != digest:
+                continue
+            if not dry_run:
+                if unfinished:  # a migration that was cut short: of two names of one file a rename would leave both
+                    system.unlink(beside.backup)
+                else:
+                    system.replace(beside.backup, real)
+                _unlink(beside.digest, system)
+                _sync_folder(real, system)
+            return Outcome(
+                path=path, action="roll back", dry_run=dry_run, before=LATEST, after=before, backup=beside.backup
+            )
     backup = backups[-1][1].backup
     mend = f"was changed since it was migrated: rolling back would lose that; if you want to, mv {backup} {real}"
     raise ConfigError([Problem("OLD", path, mend)], subject=SUBJECT)
@@ -127,19 +133,28 @@ def _beside(real: str, schema: int) -> _Beside:
     return _Beside(f"{real}.schema{schema}.bak", f"{real}.schema{schema}.sum")
 
 
-def _read(real: str, system: type[System] | System) -> _Old:
+@contextmanager
+def _opened(real: str, system: type[System] | System) -> Iterator[_Old]:
+    """The file, read and locked against another migration."""
     # A pipe would wait for a writer.
     fd = system.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = system.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError([Problem("OLD", real, "is no regular file")], subject=SUBJECT)
-        parts = []
-        while part := system.read(fd, READ_BYTES):
-            parts.append(part)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
+            mend = "is larger than any file of settings" if stat.S_ISREG(status.st_mode) else "is no regular file"
+            raise ConfigError([Problem("OLD", real, mend)], subject=SUBJECT)
+        if not try_lock(fd):
+            raise ConfigError([Problem("OLD", real, "is being migrated by another process")], subject=SUBJECT)
+        yield _Old(_read(fd, system), status)
     finally:
         system.close(fd)
-    return _Old(b"".join(parts), status)
+
+
+def _read(fd: int, system: type[System] | System) -> bytes:
+    parts = []
+    while part := system.read(fd, LARGEST_FILE):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _refuse_other_backup(backup: str, old: os.stat_result, system: type[System] | System) -> None:
@@ -149,45 +164,56 @@ def _refuse_other_backup(backup: str, old: os.stat_result, system: type[System] 
         raise ConfigError([Problem("backup", backup, mend)], subject=SUBJECT)
 
 
-def _replace(real: str, old: _Old, plan: Plan, beside: _Beside, system: type[System] | System) -> None:
-    assert plan.text is not None
-    text = plan.text.encode()
+def _replace(real: str, old: os.stat_result, text: bytes, beside: _Beside, system: type[System] | System) -> None:
     ending = f".{os.urandom(6).hex()}.part"
-    made = [real + ending, beside.digest + ending]
+    new, digest = real + ending, beside.digest + ending
+    linked = False
+    written: os.stat_result | None = None
     try:
-        _link(real, beside.backup, old.status, system)
-        _refuse_changed(real, old.status, system.lstat(beside.backup))
+        linked = _link(real, beside.backup, old, system)
+        # What was linked must be what was read.
+        _refuse_changed(real, old, system.lstat(beside.backup))
         # Before the file itself: a file without the digest could not be rolled back.
-        _write(made[1], f"{_digest(text)}  {os.path.basename(real)}\n".encode(), old.status, system)
-        system.replace(made[1], beside.digest)
-        _write(made[0], text, old.status, system)
-        system.replace(made[0], real)
+        _write(digest, f"{_digest(text)}  {os.path.basename(real)}\n".encode(), old, system)
+        system.replace(digest, beside.digest)
+        written = _write(new, text, old, system)
+        _refuse_changed(real, old, system.lstat(real))
+        system.replace(new, real)
     except BaseException:
-        _clean(real, beside, made, system)
+        # What fails in here hides the error that says why; what is left is in nobody's way.
+        with suppress(OSError):
+            _unlink(new, system)
+            _unlink(digest, system)
+            # An interrupt may have come after the last step: the backup is all there is of the old file, then.
+            if linked and not (written and os.path.samestat(system.lstat(real), written)):
+                _unlink(beside.backup, system)
+                _unlink(beside.digest, system)
         raise
     _sync_folder(real, system)
 
 
-def _link(real: str, backup: str, old: os.stat_result, system: type[System] | System) -> None:
+def _link(real: str, backup: str, old: os.stat_result, system: type[System] | System) -> bool:
+    """Give the file its second name. False: it has it already, from a migration that was cut short."""
     try:
         system.link(real, backup)
     except FileExistsError:
         _refuse_other_backup(backup, old, system)
+        return False
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
         mend = f"cannot be made ({error.strerror}): it is a second name (hard link) of the file; save what --dry-run prints"
         raise ConfigError([Problem("backup", backup, mend)], subject=SUBJECT) from error
+    return True
 
 
 def _refuse_changed(real: str, old: os.stat_result, now: os.stat_result) -> None:
-    """What was linked must be what was read."""
     if (old.st_ino, old.st_dev, old.st_size, old.st_mtime_ns) != (now.st_ino, now.st_dev, now.st_size, now.st_mtime_ns):
         raise ConfigError([Problem("OLD", real, "was changed meanwhile: try again")], subject=SUBJECT)
 
 
-def _write(path: str, data: bytes, like: os.stat_result, system: type[System] | System) -> None:
-    """A new file with the owner and mode of another, and on the disk."""
+def _write(path: str, data: bytes, like: os.stat_result, system: type[System] | System) -> os.stat_result:
+    """A new file with the owner and mode of another, and on the disk; what it is known by."""
     fd = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         status = system.fstat(fd)
@@ -199,17 +225,7 @@ def _write(path: str, data: bytes, like: os.stat_result, system: type[System] | 
         system.fsync(fd)
     finally:
         system.close(fd)
-
-
-def _clean(real: str, beside: _Beside, made: list[str], system: type[System] | System) -> None:
-    """After a failure: nothing beside the file, unless it is the new one already (the failure is an interrupt, then)."""
-    # What fails here hides the error that says why; what is left is in nobody's way.
-    with suppress(OSError):
-        for path in made:
-            _unlink(path, system)
-        if os.path.samestat(system.lstat(beside.backup), system.lstat(real)):
-            _unlink(beside.backup, system)
-            _unlink(beside.digest, system)
+    return status
 
 
 def _unlink(path: str, system: type[System] | System) -> None:
@@ -232,6 +248,10 @@ def _digest(data: bytes) -> str:
 def _noted(path: str, system: type[System] | System) -> str | None:
     """The digest in a file of `sha256sum`'s form; None when there is no such file."""
     try:
-        return _read(path, system).data[:64].decode("ascii", "replace")
+        fd = system.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
+    try:
+        return _read(fd, system)[:64].decode("ascii", "replace")
+    finally:
+        system.close(fd)

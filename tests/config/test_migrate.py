@@ -218,6 +218,14 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
         migrate(str(tmp_path / "nothing.toml"))
 
 
+def test_a_file_too_large_to_be_one_of_settings_is_not_read(tmp_path):
+    """Named by mistake; a gibibyte of holes takes no time."""
+    path = tmp_path / "cache.json"
+    with open(path, "wb") as file:
+        file.truncate(2**30)
+    assert "larger than any file of settings" in refused(migrate, str(path))
+
+
 def test_a_backup_that_is_there_is_never_overwritten(tmp_path):
     """Whatever it is: somebody may need it. The file stays as it was, in a dry run too."""
     path = put(tmp_path)
@@ -347,6 +355,58 @@ def test_a_file_that_changes_while_it_is_migrated_is_left_alone(tmp_path):
     assert (path.read_bytes(), names_in(tmp_path)) == (b"Enabled = false\n", [path.name])
 
 
+def test_a_file_that_is_replaced_while_it_is_migrated_is_left_alone(tmp_path):
+    """An editor puts its own file there after the link was made: neither is it overwritten, nor stays a backup of what it
+    replaced."""
+    path = put(tmp_path)
+
+    class Editor(System):
+        @staticmethod
+        def replace(old, new):
+            (tmp_path / "edited").write_bytes(b"Enabled = false\n")
+            os.replace(tmp_path / "edited", path)
+            os.replace(old, new)
+
+    assert "changed meanwhile" in refused(migrate, str(path), system=Editor)
+    assert (path.read_bytes(), names_in(tmp_path)) == (b"Enabled = false\n", [path.name])
+
+
+@pytest.mark.parametrize("act", [migrate, rollback])
+def test_of_two_at_once_one_is_refused(tmp_path, act):
+    """The other one's backup is not touched."""
+    path = put(tmp_path)
+
+    class Second(System):
+        @staticmethod
+        def link(old, new):
+            os.link(old, new)
+            assert "by another process" in refused(act, str(path))
+
+    migrate(str(path), system=Second)
+    assert read(path)["schema"] == 3
+    rollback(str(path))
+    assert state_of(path)[2] == LONG_AGO
+
+
+def test_where_locks_lie_the_one_that_fails_leaves_the_others_backup(tmp_path, monkeypatch):
+    """Both have read the old file; the first is through when the second goes on."""
+    monkeypatch.setattr("daramjwee.config.migrate.try_lock", lambda _fd: True)
+    path = put(tmp_path)
+    before = state_of(path)
+
+    class Late(System):
+        @staticmethod
+        def link(old, new):
+            migrate(str(path))
+            os.link(old, new)
+
+    # The backup is of the very file that the second has read, but the file there is another by now.
+    assert "changed meanwhile" in refused(migrate, str(path), system=Late)
+    assert read(path)["schema"] == 3
+    rollback(str(path))
+    assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
+
+
 def test_where_no_second_name_can_be_made_it_says_what_to_do(tmp_path):
     """A file system without hard links, or a file of somebody else."""
     path = put(tmp_path)
@@ -387,12 +447,11 @@ class Faulty(System):
     def _counted(self, real):
         def call(*args, **kwargs):
             self.calls += 1
-            if self.crash and 0 < self.nth <= self.calls:
-                raise Crash
-            if self.calls == self.nth:
+            dead = self.crash and 0 < self.nth <= self.calls
+            if dead or self.calls == self.nth:
                 if real is os.close:
-                    real(*args)  # a failing close has closed all the same
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+                    real(*args)  # a close that fails has closed all the same, and so has the end of a process
+                raise Crash if dead else OSError(errno.EIO, os.strerror(errno.EIO))
             if real is os.write:
                 args = (args[0], args[1][:100])
             return real(*args, **kwargs)

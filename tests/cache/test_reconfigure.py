@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +306,56 @@ def test_the_configuration_of_a_running_cache_makes_another(tmp_path: Path) -> N
         assert again.config == made
         with again.open("a.txt") as stream:
             assert stream.status is Status.HIT
+
+
+class Interrupt:
+    """A profiler that raises at the n-th place where a signal handler can run in these modules."""
+
+    PLACES = ("engine/reconfigure.py", "engine/background.py", "engine/fetch.py", "engine/execute.py", "stores/")
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self, frame: types.FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if event not in ("call", "c_return") or code.co_name == "__del__":  # Python ignores what a finalizer raises
+            return
+        if any(place in code.co_filename for place in self.PLACES):
+            self.left -= 1
+            if self.left < 0:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+
+def test_an_interrupt_anywhere_leaves_all_the_changes_or_none(tmp_path: Path) -> None:
+    """At each point where a signal handler can run; every lock is free and the cache works afterwards."""
+    for n in itertools.count():
+        tiers = MemoryStore("8MiB"), FileStore(tmp_path / str(n), capacity="16MiB")
+        with Cache(*tiers, memory_limit="32MiB") as cache:
+            for k in range(3):
+                cache.set(f"k{k}", bytes(MIB))
+            assert cache._engine.flights.workers.wait_idle(30)
+            before = cache.config
+            tiers_wanted = changed_tiers(cache, capacity="2MiB")
+            tiers_wanted[1]["capacity"] = "2MiB"
+            wanted = {
+                "memory_limit": "16MiB", "tiers": tiers_wanted, "workers": 2, "freshness": {"fresh": "1h"},
+                "buffers": {"chunk_size": "64KiB"},
+            }  # fmt: skip
+            interrupted = False
+            sys.setprofile(Interrupt(n))
+            try:
+                cache.reconfigure(**wanted)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.setprofile(None)
+            assert cache.config in (before, before.replace(**wanted)), n
+            after = cache.reconfigure(**wanted)
+            assert after == before.replace(**wanted)
+            assert [tier.usage.bytes <= 2 * MIB for tier in cache.stats().tiers] == [True, True]
+            cache.set("new", bytes(MIB))
+            assert cache.get("new") == bytes(MIB)
+            if not interrupted:
+                break
+    assert n > 50

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +193,52 @@ def test_what_was_judged_fresh_is_judged_anew_after_disarm() -> None:
         assert hot.until == 1e9
         store.disarm()
         assert hot.until == 0.0
+
+
+class Interrupt:
+    """A profiler that raises at the n-th place in the stores where a signal handler can run."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self, frame: types.FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if event not in ("call", "c_return") or code.co_name == "__del__" or "stores/file/" not in code.co_filename:
+            return
+        self.left -= 1
+        if self.left < 0:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("resize", [False, True], ids=["write", "reconfigure"])
+def test_an_interrupt_while_entries_make_way_leaves_nothing_that_comes_back(tmp_path: Path, resize: bool) -> None:
+    """At each point where a signal handler can run: deletes do not wait, and the next start finds nothing of what was
+    deleted after the interrupt."""
+    for n in itertools.count():
+        folder = tmp_path / str(n)
+        interrupted = False
+        with file_store(folder, capacity="16KiB") as store:
+            put(store, "a", bytes(8 * KIB))
+            put(store, "b", bytes(8 * KIB))
+            staging = None if resize else store.stage("c", Metadata())
+            sys.setprofile(Interrupt(n))
+            try:
+                if staging is None:
+                    store.reconfigure(capacity="4KiB")
+                else:
+                    staging.write(bytes(12 * KIB))
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.setprofile(None)
+            if staging is not None:
+                staging.abort()
+            for key in "abc":
+                store.delete(key)
+            assert not any(store._leftovers.values())
+        with file_store(folder, capacity="16KiB") as store:
+            assert list(store.keys()) == [], n
+        if not interrupted:
+            break
+    assert n > 10

@@ -141,9 +141,10 @@ class MemoryStore:
         limits = check_limits(capacity, max_entries, self._shelf.policy.name, max_object_size, problems)
         if limits is None:
             raise ConfigError(problems, subject="MemoryStore")
+        evicted: list[HotEntry] = []
         with self.lock:
             self._check_open()
-            evicted = self._shelf.resize_locked(limits)
+            self._shelf.resize_locked(limits, evicted)
             self._follow(limits)
         evicted.clear()  # outside the lock: bodies may die here
 

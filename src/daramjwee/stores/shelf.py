@@ -79,15 +79,13 @@ class Shelf(Generic[R]):
         while self.policy.weight + self.reserved > self.limits.capacity and self.table:
             displaced.append(self.evict_locked())
 
-    def resize_locked(self, limits: Limits) -> list[R]:
-        """Keep to other limits from now on; those who had to leave for it. What is reserved stays so."""
+    def resize_locked(self, limits: Limits, evicted: list[R]) -> None:
+        """Keep to other limits from now on; who has to leave for it is appended to `evicted`. What is reserved stays so."""
         self.limits = limits
-        evicted = []
         while self.table and (
             self.policy.weight + self.reserved > limits.capacity or len(self.table) > limits.entry_bound
         ):
             evicted.append(self.evict_locked())
-        return evicted
 
     def drop_locked(self, record: R) -> bool:
         """Take this very record out; False if it is not (or no longer) on the shelf."""

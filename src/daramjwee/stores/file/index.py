@@ -62,8 +62,7 @@ class FileIndex:
         self.bad_records = 0  # metadata files that the start found damaged
         self._changed = threading.Condition(self.lock)
         self._busy: dict[str, int] = {}  # keys whose files are being changed, and the thread that does
-        self._leaving: dict[str, int] = {}
-        # Files of a key that could not be removed when they should have been: a delete must not leave them, or
+        # Files of records that left the index, from that moment until they are removed: a delete must not leave them, or
         # the next start would find them and bring an old entry back.
         self._leftovers: dict[str, set[str]] = {}
         self._observer: Observer = NULL_OBSERVER
@@ -142,7 +141,7 @@ class FileIndex:
                 return None
         finally:
             try:
-                self._remove(displaced)  # here, so that an interrupt before it does not leave a key waiting for it
+                self._remove(displaced)
             finally:
                 self._give(key)
         return record, stamp
@@ -175,38 +174,23 @@ class FileIndex:
 
     def delete(self, key: str, *, guard: Guard | None = None) -> bool:
         try:
-            if not self._take(key, guard, drop=True):
+            if not self._take(key, guard):
                 return False
-            paths: list[str] = []
             with self.lock:
                 record = self._shelf.table.get(key)
                 if record is not None:
+                    self._leave_locked([record])  # first: an interrupt before the next line leaves no file unknown
                     self._shelf.drop_locked(record)
-                    record.gone = True
-                    self._let_file_go_locked(record)
-                    paths.append(self._disk.meta_path(record.digest, record.generation))
-                    if not record.pins:
-                        paths.append(self._prefix + record.body)
-                # Metadata before bodies, here too.
-                paths = sorted({*paths, *self._leftovers.pop(key, ())}, key=lambda path: not path.endswith(".meta"))
-            self._unlink_all(key, paths)
+                paths = sorted(self._leftovers.get(key, ()), key=layout.metadata_first)
+            try:
+                for path in paths:
+                    self._disk.unlink(path)
+                    self._settle_leftover(key, path)
+            except OSError as error:  # what is left is tried again by the next delete
+                raise self.failed("write_failed", key, "delete", error) from error
             return record is not None
         finally:
             self._give(key)
-
-    def _unlink_all(self, key: str, paths: list[str]) -> None:
-        """Remove these files, or keep what is left in mind for the next delete and say so."""
-        done = 0
-        try:
-            for path in paths:
-                self._disk.unlink(path)
-                done += 1
-        except OSError as error:
-            raise self.failed("write_failed", key, "delete", error) from error
-        finally:
-            if done < len(paths):
-                with self.lock:
-                    self._leftovers.setdefault(key, set()).update(paths[done:])
 
     def end_staging(self, path: str | None, reserved: int, epoch: int) -> None:
         """A staging ended without a commit. One begun before a fork is the parent's to remove."""
@@ -221,15 +205,17 @@ class FileIndex:
     def _evict_bytes(self, wanted: int) -> bool:
         """Evict entries of so many bytes; False (and nothing done) when there are not so many."""
         evicted: list[FileRecord] = []
-        with self.lock:
-            if self._shelf.policy.weight < wanted:
-                return False
-            while wanted > 0:
-                record = self._shelf.evict_locked()
-                wanted -= record.size
-                evicted.append(record)
-            self._leave_locked(evicted)
-        self._remove(evicted)
+        try:
+            with self.lock:
+                if self._shelf.policy.weight < wanted:
+                    return False
+                while wanted > 0:
+                    record = self._shelf.evict_locked()
+                    wanted -= record.size
+                    evicted.append(record)
+                self._leave_locked(evicted)
+        finally:
+            self._remove(evicted)
         return True
 
     # -- for entries and stagings --------------------------------------------------------------------------
@@ -267,15 +253,10 @@ class FileIndex:
 
     # -- order between files and index ---------------------------------------------------------------------
 
-    def _take(self, key: str, guard: Guard | None, *, drop: bool = False) -> bool:
-        """Have the key to oneself for a change of its files, if the guard agrees; `_give` ends it.
-
-        `drop`: also wait for evicted files of the key to be gone, so that a delete has nothing left to come back.
-        """
+    def _take(self, key: str, guard: Guard | None) -> bool:
+        """Have the key to oneself for a change of its files, if the guard agrees; `_give` ends it."""
         with self.lock:
-            free = self._changed.wait_for(
-                lambda: key not in self._busy and not (drop and key in self._leaving), timeout=TURN_SECONDS
-            )
+            free = self._changed.wait_for(lambda: key not in self._busy, timeout=TURN_SECONDS)
             if not free:
                 raise StoreError(
                     f"another thread has been changing the files of {shorten(key)} in {self.folder} for "
@@ -312,50 +293,41 @@ class FileIndex:
 
     def _leave_locked(self, records: list[FileRecord]) -> None:
         for record in records:
-            record.gone = True
             self._let_file_go_locked(record)
-            self._leaving[record.key] = self._leaving.get(record.key, 0) + 1
+            # The body of one that is pinned goes with its last pin.
+            paths = self._paths_of(record)[: 1 if record.pins else 2]
+            self._leftovers.setdefault(record.key, set()).update(paths)
+            record.gone = True  # last: until then `_remove` does it again
+
+    def _paths_of(self, record: FileRecord) -> tuple[str, str]:
+        """Its files in the order in which they go: metadata first, or a crash leaves it without a body."""
+        return self._disk.meta_path(record.digest, record.generation), self._prefix + record.body
 
     def _remove(self, records: list[FileRecord]) -> None:
-        """Remove the files of records that left the index: metadata first, or a crash leaves it without a body."""
-        if not records:
-            return
-        waiting = deque(records)
-        try:
-            while waiting:
-                record = waiting[0]
-                self._unlink(self._disk.meta_path(record.digest, record.generation), record.key)
-                with self.lock:
-                    keep_body = record.pins > 0
-                if not keep_body:
-                    self._unlink(self._prefix + record.body, record.key)
-                waiting.popleft()
-        finally:
-            # Interrupted, too: who waits for these keys must not wait for ever.
+        """Remove the files of records that left the index. What an interrupt leaves of them is a leftover."""
+        for record in records:
             with self.lock:
-                for record in waiting:
-                    path = self._disk.meta_path(record.digest, record.generation)
-                    self._leftovers.setdefault(record.key, set()).update((path, self._prefix + record.body))
-                for record in records:
-                    left = self._leaving.get(record.key, 0) - 1
-                    if left > 0:
-                        self._leaving[record.key] = left
-                    else:
-                        self._leaving.pop(record.key, None)
-                self._changed.notify_all()
+                if not record.gone:  # an interrupt came before it was said
+                    self._leave_locked([record])
+                due = self._leftovers.get(record.key, ())
+                paths = [path for path in self._paths_of(record) if path in due]
+            for path in paths:
+                self._unlink(path, record.key)
 
     def _drop(self, record: FileRecord, kind: str, detail: str) -> None:
         logger.warning("dropping %s from %s: %s", shorten(record.key), self.folder, detail)
-        with self.lock:
-            dropped = self._shelf.drop_locked(record)
-            if dropped:
-                self._leave_locked([record])
-        if dropped:
-            self._remove([record])
+        dropped: list[FileRecord] = []
+        try:
+            with self.lock:
+                if self._shelf.drop_locked(record):
+                    dropped.append(record)
+                    self._leave_locked(dropped)
+        finally:
+            self._remove(dropped)
         self._observer.notice(Event(kind, record.key, self.name, detail))
 
     def _unlink(self, path: str, key: str | None) -> None:
-        """Remove a file; what cannot be removed is told of, and found by the next start."""
+        """Remove a file; what cannot be removed is told of, and a leftover of its key."""
         try:
             self._disk.unlink(path)
         except OSError as error:
@@ -364,6 +336,18 @@ class FileIndex:
                 with self.lock:
                     self._leftovers.setdefault(key, set()).add(path)
             self._observer.notice(Event("remove_failed", key, self.name, str(error)))
+        else:
+            if key is not None:
+                self._settle_leftover(key, path)
+
+    def _settle_leftover(self, key: str, path: str) -> None:
+        """The file is gone."""
+        with self.lock:
+            left = self._leftovers.get(key)
+            if left is not None:
+                left.discard(path)
+                if not left:
+                    del self._leftovers[key]
 
     def _drain(self) -> None:
         """End what was garbage collected without an end."""
@@ -385,7 +369,6 @@ class FileIndex:
         self.epoch += 1
         self._changed = threading.Condition(self.lock)
         self._busy.clear()
-        self._leaving.clear()
         self.lost.clear()
         self.lost_pins.clear()
         self._stagings = weakref.WeakSet()

@@ -44,6 +44,11 @@ def body_name(digest: str, owner: str, fill: int) -> str:
     return f"{digest[:2]}/{digest}.{owner}-{fill:x}.body"
 
 
+def metadata_first(path: str) -> bool:
+    """Sorts files into the order in which they are removed: a crash must not leave metadata without its body."""
+    return not path.endswith(".meta")
+
+
 def parse_meta_name(name: str) -> tuple[str, int] | None:
     """(digest, generation) of a metadata file's last part, None for any other name."""
     match = _META.fullmatch(name)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from daramjwee.errors import ConfigError, LimitExceeded, Problem, StoreError, shorten
 from daramjwee.model import Event
+from daramjwee.stores.file import layout
 from daramjwee.stores.file.blocks import Checks
 from daramjwee.stores.file.entry import FileEntry, FileRecord
 from daramjwee.stores.file.files import Descriptor
@@ -114,12 +115,15 @@ class FileStore(FileIndex):
         limits = check_limits(capacity, max_entries, self._shelf.policy.name, max_object_size, problems)
         if limits is None:
             raise ConfigError(problems, subject="FileStore")
-        with self.lock:
-            self._check_open()
-            evicted = self._shelf.resize_locked(limits)
-            self._leave_locked(evicted)
-            self.max_object_size = self.largest_fill = limits.max_object_size
-        self._remove(evicted)
+        evicted: list[FileRecord] = []
+        try:
+            with self.lock:
+                self._check_open()
+                self._shelf.resize_locked(limits, evicted)
+                self.max_object_size = self.largest_fill = limits.max_object_size
+                self._leave_locked(evicted)
+        finally:
+            self._remove(evicted)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -231,11 +235,13 @@ class FileStore(FileIndex):
                 "an object of the file tier may have: raise max_object_size or capacity"
             )
         evicted: list[FileRecord] = []
-        with self.lock:
-            fits = self._shelf.reserve_locked(count, evicted)
-            reserved = self._shelf.reserved
-            self._leave_locked(evicted)
-        self._remove(evicted)
+        try:
+            with self.lock:
+                fits = self._shelf.reserve_locked(count, evicted)
+                reserved = self._shelf.reserved
+                self._leave_locked(evicted)
+        finally:
+            self._remove(evicted)
         if not fits:
             raise LimitExceeded(
                 f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "
@@ -287,13 +293,16 @@ class FileStore(FileIndex):
                 return
             self.closed = True
             # Who is publishing sees `closed` before the index; its files must not be pulled away meanwhile.
-            self._changed.wait_for(lambda: not self._busy and not self._leaving, timeout=TURN_SECONDS)
+            self._changed.wait_for(lambda: not self._busy, timeout=TURN_SECONDS)
             for record in self._shelf.clear_locked():
                 record.file = None
             self._kept.clear()
             stagings = list(self._stagings)
+            left = [(key, path) for key, paths in self._leftovers.items() for path in paths]
         for staging in stagings:
             staging.abort()
+        for key, path in sorted(left, key=lambda pair: layout.metadata_first(pair[1])):
+            self._unlink(path, key)
         self._drain()
         self._disk.leave()
 

@@ -447,6 +447,7 @@ def test_a_running_process_is_judged_and_the_output_is_a_configuration(daramjwee
     told = json.loads(daramjwee("config", "recommend", socket, "--json").stdout)
     assert told["changes"] == {"default_buffer_size": 256 * 1024, "max_buffer_size": 256 * 1024}
     assert told["operations"] >= 64 and told["problems"] == []
+    assert all(row["proposed"] == 256 * 1024 and row["current"] < row["proposed"] for row in told["findings"])
     assert {row["code"] for row in told["findings"]} == {"chunk_small"} <= {rule.code for rule in RULES}
 
 
@@ -458,6 +459,8 @@ def test_changes_that_do_not_fit_the_configuration_are_told(daramjwee, slow, tmp
     done = daramjwee("config", "recommend", socket, other)
     assert done.returncode == 2, done.stdout
     assert b"# not with the configuration that was named: buffers.min_buffer_size" in done.stdout
+    differs = b"# It runs with other settings than the configuration that was named: "
+    assert differs + b"default_buffer_size, min_buffer_size, max_buffer_size.\n" in done.stdout
     monkeypatch.setenv("DARAMJWEE_BUFFERS_DEFAULT_BUFFER_SIZE", "16KiB")
     done = daramjwee("config", "recommend", socket)
     assert done.returncode == 0

@@ -8,7 +8,7 @@ Design: docs/cli.md
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -34,7 +34,7 @@ TABLE = "buffers"
 class Advice(NamedTuple):
     """What a process was advised. `findings`: of `advise`; `remarks`: of `health()`, which propose no value; `changes`:
     field and value; `problems`: what would be wrong with them in the configuration that was named; `overridden`: what
-    counts before a file."""
+    counts before a file; `other`: settings that differ between the process and that configuration."""
 
     pid: int
     version: str
@@ -45,6 +45,7 @@ class Advice(NamedTuple):
     changes: dict[str, Any]
     problems: tuple[Problem, ...]
     overridden: dict[str, str]
+    other: tuple[str, ...]
 
 
 def recommend(
@@ -78,10 +79,9 @@ def recommend(
     document = decode(ask(_socket([expanded(place)] if place is not None else _folders(config), pid)))
     advice = judged(document)
     if source is not None or config.buffers != type(config.buffers)():
-        advice = _tried(advice, examined, config)
+        advice = _tried(advice, examined, config, document.pools[0].config)
     if json:
-        problems = [problem._asdict() for problem in advice.problems]
-        print_json(plain({**advice._asdict(), "problems": problems}))
+        print_json(plain(_as_data(advice)))
     else:
         show(to_toml(advice), end="")
     return ConfigError.exit_status if advice.problems else 0
@@ -146,11 +146,12 @@ def judged(document: Document) -> Advice:
         changes={finding.field: finding.proposed for finding in findings if finding.field is not None},
         problems=(),
         overridden={},
+        other=(),
     )
 
 
-def _tried(advice: Advice, examined: Examined, config: CacheConfig) -> Advice:
-    """The same with what the configuration says to the changes."""
+def _tried(advice: Advice, examined: Examined, config: CacheConfig, running: Mapping[str, Any]) -> Advice:
+    """The same with what the configuration says to the changes, and where the process runs with another."""
     try:
         config.buffers.replace(**advice.changes)
     except ConfigError as error:
@@ -159,7 +160,16 @@ def _tried(advice: Advice, examined: Examined, config: CacheConfig) -> Advice:
         problems = ()
     sources = {name: examined.sources.get(f"{TABLE}.{name}", "") for name in advice.changes}
     above = {name: said for name, said in sources.items() if said.startswith(("environment", "argument"))}
-    return advice._replace(problems=problems, overridden=above)
+    wanted = plain(config.buffers)
+    other = tuple(name for name, value in wanted.items() if name in running and running[name] != value)
+    return advice._replace(problems=problems, overridden=above, other=other)
+
+
+def _as_data(advice: Advice) -> dict[str, Any]:
+    """With every field of every finding, those without a value too."""
+    findings = [{name: getattr(finding, name) for name in finding.__struct_fields__} for finding in advice.findings]
+    problems = [problem._asdict() for problem in advice.problems]
+    return {**advice._asdict(), "findings": findings, "problems": problems}
 
 
 def to_toml(advice: Advice) -> str:
@@ -172,6 +182,8 @@ def _lines(advice: Advice) -> Iterator[str]:
         f"Process {advice.pid}, daramjwee {advice.version}: judged by {advice.operations:,} operations in "
         f"{format_duration(advice.seconds)}."
     )
+    if advice.other:
+        yield _comment(f"It runs with other settings than the configuration that was named: {', '.join(advice.other)}.")
     for remark in advice.remarks:
         yield _comment(remark)
     if not advice.changes:

@@ -18,13 +18,14 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daramjwee import Cache
+from daramjwee import Cache, Freshness
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config import plan as planning
 from daramjwee.config.load import load
 from daramjwee.config.migrate import System, migrate, rollback
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.plan import COMMENTS, plan_migration
+from daramjwee.config.schemas import upgraded
 from daramjwee.errors import ConfigError
 
 KIB, MIB = 1024, 1024 * 1024
@@ -371,6 +372,25 @@ def test_a_file_that_is_replaced_while_it_is_migrated_is_left_alone(tmp_path):
     assert (path.read_bytes(), names_in(tmp_path)) == (b"Enabled = false\n", [path.name])
 
 
+def test_a_file_that_changes_while_it_is_rolled_back_is_left_alone(tmp_path):
+    """What was written into it after it was compared is not lost."""
+    path = put(tmp_path)
+    migrate(str(path))
+    there = names_in(tmp_path)
+
+    class Late(System):
+        @staticmethod
+        def read(fd, count):
+            data = os.read(fd, count)
+            if not data:  # the end of it was read
+                with open(path, "ab") as file:
+                    file.write(b"workers = 3\n")
+            return data
+
+    assert "changed meanwhile" in refused(rollback, str(path), system=Late)
+    assert path.read_bytes().endswith(b"workers = 3\n") and names_in(tmp_path) == there
+
+
 @pytest.mark.parametrize("act", [migrate, rollback])
 def test_of_two_at_once_one_is_refused(tmp_path, act):
     """The other one's backup is not touched."""
@@ -533,6 +553,29 @@ def test_wherever_a_rollback_fails_or_dies_the_file_is_whole(tmp_path, crash):
     assert nth > 8
 
 
+def test_what_is_renamed_is_on_the_disk_before_and_its_name_after(tmp_path):
+    """A power cut leaves the old file or the new one, not an empty one."""
+    path = put(tmp_path)
+    log = []
+
+    class Recording(System):
+        @staticmethod
+        def fsync(fd):
+            log.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+            os.fsync(fd)
+
+        @staticmethod
+        def replace(old, new):
+            log.append(os.path.splitext(new)[1])
+            os.replace(old, new)
+
+    migrate(str(path), system=Recording)
+    assert log == ["file", ".sum", "file", ".toml", "folder"]
+    log.clear()
+    rollback(str(path), system=Recording)
+    assert log == [".toml", "folder"]
+
+
 def test_an_interrupt_right_after_the_replacement_keeps_the_backup(tmp_path):
     """Ctrl-C between the rename and whatever comes next: the old file must not be cleaned away."""
     path = put(tmp_path)
@@ -628,6 +671,41 @@ def test_a_go_configuration_means_the_same_before_and_after_as_in_the_go_library
         return
     assert config_of(mapping).buffers == expected
     assert after_migration(mapping, kind) == config_of(mapping)
+
+
+SPANS = {"1m30s": 90.0, 0: 0.0, "0": 0.0, 300_000_000_000: 300.0, "2h": 7200.0, "1.5s": 1.5}
+CONFIG = st.fixed_dictionaries(
+    {},
+    optional={
+        "BufferPool": GO | st.none(),
+        "WorkerPoolSize": st.integers(1, 64),
+        "PositiveFreshFor": st.sampled_from(list(SPANS)),
+        "NegativeFreshness": st.sampled_from(list(SPANS)),
+        "WorkerStrategy": st.sampled_from(["pool", "all"]),
+        "DefaultTimeout": st.sampled_from(list(SPANS)),
+        "HotStore": st.none() | st.just({}),
+    },
+)
+
+
+@given(CONFIG.filter(bool))
+def test_a_whole_go_configuration_means_the_same_before_and_after(dump):
+    """The settings around the pool, too; what stands for nothing of today is told, and changes nothing."""
+    pool = go_means(dump.get("BufferPool") or {})
+    if pool is None:
+        with pytest.raises(ConfigError):
+            upgraded(dump)
+        return
+    config = config_of(dump)
+    assert (config.buffers, config.workers) == (pool, dump.get("WorkerPoolSize", 1))
+    assert config.freshness == Freshness(
+        fresh=SPANS[dump.get("PositiveFreshFor", 0)],
+        negative=SPANS[dump.get("NegativeFreshness", 0)] or None,
+        stale_while_revalidate="3650d",
+        stale_if_error="3650d",
+    )
+    assert after_migration(dump, "json") == config
+    assert dump.keys() - {"BufferPool"} <= {change.old for change in upgraded(dump).notes}
 
 
 SIZE_TEXTS = st.sampled_from([4096, "4KiB", "64KiB", 262144, "512 KiB", "1MiB"])

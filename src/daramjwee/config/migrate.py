@@ -118,6 +118,7 @@ def rollback(path: str, *, dry_run: bool = False, system: type[System] | System 
                 if unfinished:  # a migration that was cut short: of two names of one file a rename would leave both
                     system.unlink(beside.backup)
                 else:
+                    _refuse_changed(real, new.status, system.lstat(real))
                     system.replace(beside.backup, real)
                 _unlink(beside.digest, system)
                 _sync_folder(real, system)

@@ -193,6 +193,27 @@ def test_tiers_as_text_the_file_of_the_environment_and_a_secret_by_option(daramj
     assert shown["memory_limit"][0] == "64MiB"
 
 
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (0, '{"BufferPool": {"Enabled": true, "DefaultBufferSize": 65536}}'),
+        (1, '{"default_buffer_size": "64KiB"}'),
+        (2, '{"default_buffer_size": "64KiB", "chunk_size": null}'),
+    ],
+)
+def test_files_of_earlier_schemas_are_read_as_they_are(daramjwee, tmp_path, schema, text):
+    """With their schema told, and how to bring them up to date."""
+    path = tmp_path / "old.json"
+    path.write_text(text)
+    done = daramjwee("config", "show", path, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["schema"] == schema
+    assert told["config"]["buffers"]["default_buffer_size"] == 64 * 1024
+    warned = examine(path, environ={}).warnings
+    assert any(it.field == "schema" and "daramjwee config migrate" in it.mend for it in warned)
+
+
 def test_a_terminal_gets_a_table(daramjwee, good):
     """With what is no default standing out."""
     outside, inside = pty.openpty()

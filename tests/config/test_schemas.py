@@ -253,6 +253,7 @@ def test_an_interval_that_logged_nothing_is_dropped_with_its_reason(logging, int
         ({"MaxBufferSize": 100 * MIB}, {"max_buffer_size": 100 * MIB, "max_pool_bytes": 100 * MIB}),
         ({"ChunkSize": 80 * MIB}, {"chunk_size": 80 * MIB, "max_buffer_size": 80 * MIB, "max_pool_bytes": 80 * MIB}),
         ({"MaxBufferSize": 64 * MIB}, {"max_buffer_size": 64 * MIB, "max_pool_bytes": 64 * MIB}),
+        ({"MaxBufferSize": 1 << 50}, {"max_buffer_size": 1 << 50, "max_pool_bytes": 1 << 50}),
     ],
     ids=str,
 )  # fmt: skip
@@ -397,6 +398,21 @@ def test_a_size_is_written_so_that_it_is_read_the_same(count):
 def test_a_duration_is_written_so_that_it_is_read_the_same(seconds):
     """ "5m", or the seconds."""
     assert parse_duration(duration_text(seconds)) == seconds
+
+
+def test_values_are_written_in_the_units_people_read():
+    """And stay numbers where no unit is exact."""
+    assert [size_text(count) for count in (0, 1000, 1024, 1025, 65536, 3 * MIB // 2)] == [
+        0,
+        1000,
+        "1KiB",
+        1025,
+        "64KiB",
+        "1.5MiB",
+    ]
+    assert [duration_text(each) for each in (0.0, 0.5, 30.0, 90.0, 300.0, 7200.0, 86400.0)] == [
+        "0s", 0.5, "30s", "90s", "5m", "2h", "1d",
+    ]  # fmt: skip
 
 
 def test_whatever_stands_in_a_file_can_be_shown():

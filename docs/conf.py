@@ -31,6 +31,7 @@ exclude_patterns = ["build", ".venv"]
 html_theme = "furo"
 html_copy_source = False
 html_show_copyright = False
+smartquotes = False
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 4

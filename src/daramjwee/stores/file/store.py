@@ -47,14 +47,14 @@ KEPT_DESCRIPTORS = 64
 
 
 class FileStore(FileIndex):
-    """A tier in a folder of its own, which is private to its owner (0700).
+    """A tier in a `folder` of its own, which is private to its owner (0700).
 
     `capacity`: bytes of bodies, stagings included. `max_entries`: number of entries; None: one per 256 bytes of
-    capacity, at least 1024. `policy`: in which order entries leave, "sieve" or "lru". `free_space_floor`: bytes of the disk to leave free; entries make way for it, 0 switches
-    it off. `durability`: "flush" survives a killed process, "fsync" a power cut too. `verify`: "first" checks every
-    block when it is first read in this process, "always" at each read, "off" never. `max_object_size`: larger
-    objects are refused; None: the capacity. `ConfigError` lists every argument that is wrong, `StoreError` says why
-    the folder cannot be used.
+    capacity, at least 1024. `policy`: in which order entries leave, "sieve" or "lru". `free_space_floor`: bytes of the
+    disk to leave free; entries make way for it, 0 switches it off. `durability`: "flush" survives a killed process,
+    "fsync" a power cut too. `verify`: "first" checks every block when it is first read in this process, "always" at
+    each read, "off" never. `max_object_size`: larger objects are refused; None: the capacity. `ConfigError` lists every
+    argument that is wrong, `StoreError` says why the folder cannot be used.
     """
 
     name = "file"

@@ -22,6 +22,7 @@ from daramjwee import (
     MemoryStore,
     Store,
     buffers,
+    config,
     policies,
     stores,
     testing,
@@ -47,7 +48,7 @@ class Public(NamedTuple):
 def public_calls() -> Iterator[Public]:
     """Functions, classes that programs make, and their methods: as docs/reference/ shows them."""
     seen: set[int] = set()
-    for module in (daramjwee, buffers, stores, policies, testing):
+    for module in (daramjwee, buffers, config, stores, policies, testing):
         for name in module.__all__:
             value = getattr(module, name)
             if id(value) in seen:
@@ -62,6 +63,9 @@ def public_calls() -> Iterator[Public]:
 def calls_of(name: str, cls: type) -> Iterator[Public]:
     """A class that is made, and its methods. A method may leave to its class what holds for all of them."""
     whole = inspect.getdoc(cls) or ""
+    # Settings of something, an answer without problems: what their fields mean stands there.
+    for other in re.findall(r"(?:settings of an?|An) `(\w+)`", whole):
+        whole += "\n" + (inspect.getdoc(getattr(daramjwee, other, None) or getattr(config, other)) or "")
     promise = getattr(cls, "_is_protocol", False)
     plain = issubclass(cls, DaramjweeError) and "__init__" not in vars(cls)
     if not (promise or plain or issubclass(cls, NOT_MADE_BY_PROGRAMS)):
@@ -88,13 +92,12 @@ def test_every_public_call_is_explained():
 
 
 def test_every_parameter_is_named_in_the_docstring():
-    """In that of the method, or of its class."""
+    """In that of the method, of its class, or of the class whose settings they are."""
     missing = []
     for name, call, text in CALLS:
-        for parameter in inspect.signature(call).parameters.values():
-            known = parameter.name in {"self", "cls"} or parameter.name.startswith("_")
-            if not known and re.search(rf"\b{parameter.name}\b", text) is None:
-                missing.append(f"{name}: {parameter.name}")
+        named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", text)))) | {"self", "cls"}
+        given = [parameter for parameter in inspect.signature(call).parameters if not parameter.startswith("_")]
+        missing += [f"{name}: {parameter}" for parameter in given if parameter not in named]
     assert missing == []
 
 

@@ -243,6 +243,13 @@ def test_a_bad_configuration_is_one_error_with_all_its_problems(daramjwee, bad):
     assert "hunter2" not in told
 
 
+def test_a_password_typed_as_a_source_is_not_repeated(daramjwee):
+    """Somebody took the origin for the tiers."""
+    done = daramjwee("config", "show", "https://joe:hunter2@example.org/")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"configuration has 1 problem" in done.stderr and b"hunter2" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [("", "--set", "workers", "--set", "=3"), ("nowhere.toml",)])
 def test_arguments_that_cannot_be_are_usage_errors(daramjwee, arguments):
     """Each names what to give instead."""
@@ -354,7 +361,7 @@ def test_what_only_the_machine_can_tell_is_told(daramjwee, tmp_path, monkeypatch
             {"type": "file", "folder": str(tmp_path / "diary"), "capacity": "1GiB", "free_space_floor": "1024TiB"},
         ],
         "origin": {
-            "type": "http", "base": "https://example.org/", "verify": str(tmp_path / "nowhere.pem"),
+            "type": "http", "base": "https://example.org/", "verify": str(tmp_path / "nowhere.pem"), "retries": 100,
             "headers": {"authorization": {"env": "OBJECTS_TOKEN"}, "cookie": {"file": str(tmp_path / "no")}},
         },
     }  # fmt: skip
@@ -365,6 +372,8 @@ def test_what_only_the_machine_can_tell_is_told(daramjwee, tmp_path, monkeypatch
     assert done.returncode == 10, done.stderr
     told = json.loads(done.stdout)
     assert told["problems"] == []
+    # What is unwise is told all the same, but not twice.
+    assert {row["field"] for row in told["unwise"]} == {"freshness.fresh", "origin.retries"}
     found = {row["field"] for row in told["machine"] if row["state"] == "problem"}
     assert found >= {
         "memory_limit", "tiers[0].folder", "tiers[1].folder", "tiers[1].free_space_floor", "origin.verify",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HELP = "Show a configuration, check it, have it judged by what a running process has done, or bring it up to date."
 # "memory:256MiB", where no file is called that.
-_URL = re.compile(r"[a-z]+:", re.ASCII)
+_URL = re.compile(r"[a-z]+:", re.ASCII | re.IGNORECASE)
 # How a problem says where its value came from.
 _SOURCE = re.compile(r" \((argument|environment \w+|file [^\n]+)\)\Z")
 _PARTS = frozenset(setting.path.partition(".")[0] for setting in SETTINGS)
@@ -142,7 +142,9 @@ def changes_of(texts: Iterable[str], option: str, problems: list[Problem]) -> di
 def sound(examined: Examined, source: str | None) -> Any:
     """The configuration; `ConfigError` with all its problems where it has some."""
     if examined.config is None:
-        raise ConfigError(examined.problems, subject=source or "configuration")
+        # What was typed as text may hold anything; a path is there to be known by.
+        named = isinstance(source_given(source), str)
+        raise ConfigError(examined.problems, subject=source if source and named else "configuration")
     return examined.config
 
 
@@ -198,12 +200,12 @@ def _fault_of(problem: Problem, examined: Examined) -> Fault:
 
 
 def unwise_of(examined: Examined, lacking: Sequence[Seen]) -> list[tuple[Unwise, str]]:
-    """What is legal but unwise, and where it came from; without what the machine says more exactly."""
-    told = {answer.field for answer in lacking}
+    """What is legal but unwise, and where it came from. Secrets that are not there are the machine's to tell."""
+    told = {answer.field for answer in lacking if answer.check.name == "secret"}
     return [
         (it, source_of(it.field, examined.sources))
         for it in examined.warnings
-        if it.field not in told and it.field.rpartition(".")[0] not in told
+        if it.field.rpartition(".")[0] not in told
     ]
 
 

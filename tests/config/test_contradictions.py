@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from daramjwee.config.load import examine
 from daramjwee.config.model import CacheConfig
+from daramjwee.config.settings import BY_PATH
 from daramjwee.errors import ConfigError
 
 # Beside this file: tests are no package, and parameters are wanted before there are fixtures.
@@ -494,6 +495,33 @@ def test_a_file_is_told_the_same_as_a_mapping_and_an_error_has_all_of_it(seed, t
         with pytest.raises(ConfigError) as caught:
             CacheConfig(**known)
         assert {problem.field for problem in caught.value.problems} == expected
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_wherever_the_fields_come_from_the_faults_are_the_same(seed):
+    """Some in the mapping, some as arguments, some in the environment: a relation is asked about what counts in the end."""
+    config, made = contradictory(seed)
+    pick = random.Random(seed)
+    rest, arguments, variables = {"schema": 3}, {}, {}
+    for name, value in config.items():
+        table = isinstance(value, dict) and name in ("buffers", "freshness")
+        for field, inner in (
+            [(f"{name}.{field}", inner) for field, inner in value.items()] if table else [(name, value)]
+        ):
+            place = pick.choice(["mapping", "argument", "environment"])
+            setting = BY_PATH.get(field)
+            # Text that a variable may hold, and that means there what it means elsewhere.
+            fits = isinstance(inner, str) and inner and setting is not None and setting.value_of(inner) == inner
+            if place == "environment" and fits and setting.env:
+                variables[setting.env] = inner
+            elif place == "argument":
+                arguments[field] = inner
+            elif table:
+                rest.setdefault(name, {})[field.partition(".")[2]] = inner
+            else:
+                rest[name] = inner
+    problems = examine(rest, environ=variables, changes=arguments).problems
+    assert sorted(problem.field for problem in problems) == sorted(made.values())
 
 
 def test_no_message_shows_a_secret():

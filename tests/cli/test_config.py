@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from daramjwee.buffers.insight.advice import RULES
+from daramjwee.cli.config_machine import look
 from daramjwee.cli.config_view import duration_text, size_text, text_of
 from daramjwee.config import CacheConfig
 from daramjwee.config.load import examine
@@ -383,6 +384,31 @@ def test_what_only_the_machine_can_tell_is_told(daramjwee, tmp_path, monkeypatch
     assert {path: was for path, was in tree(tmp_path).items() if "home" not in path.parts} == {
         path: was for path, was in before.items() if "home" not in path.parts
     }
+
+
+def test_folders_of_others_and_parts_that_a_program_made_are_told(tmp_path, monkeypatch):
+    """Here as any user is told who is not root; what is given by a program is worth a note."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    folder = str(tmp_path)
+    files = CacheConfig(
+        tiers=[{"type": "file", "folder": folder, "capacity": 1}], origin={"type": "file", "folder": folder}
+    )
+    told = {(answer.field, answer.check.name): answer.check for answer in look(files)}
+    assert told["tiers[0].folder", "folder_writable"].state == "problem"
+    assert told["origin.folder", "origin_folder"].remedy.startswith("let the user who runs the cache read it")
+    given = CacheConfig(tiers=[{"type": "given", "name": "mine"}], origin={"type": "given", "name": "fetch"})
+    told = {answer.field: answer.check for answer in look(given)}
+    assert told["tiers[0]"].state == "note" and "the store mine" in told["tiers[0]"].seen
+    assert told["origin"].state == "note" and "the origin fetch" in told["origin"].seen
+
+
+def test_what_the_doctor_would_try_is_left_to_the_doctor(tmp_path):
+    """A folder that is not there yet is as good as one that is; nothing points to a check that was not made."""
+    tier = {"type": "file", "folder": str(tmp_path / "new"), "capacity": "1GiB"}
+    told = look(CacheConfig(tiers=[tier]))
+    assert [answer.check.state for answer in told if answer.check.name == "folder"] == ["ok"]
+    assert not any("folder_operations" in answer.check.remedy for answer in told)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_extra_that_is_missing_is_named(daramjwee, good):

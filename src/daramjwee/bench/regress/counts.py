@@ -82,7 +82,8 @@ def compare(was: Mapping[str, Counted], now: Mapping[str, Counted]) -> tuple[Gro
             before = kept.counts.get(counter)
             if before is None or count is None:
                 continue
-            before *= seen.times / kept.times
+            # Fewer than none, blocks were given back; that is nothing to be held to.
+            before = max(0.0, before) * seen.times / kept.times
             allowed = TOLERANCES.get(counter, Tolerance())
             grew = count > before
             if abs(count - before) > max(allowed.plain, allowed.share * abs(before), allowed.each * seen.times) and (

@@ -19,6 +19,7 @@ import threading
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count, repeat
+from pathlib import Path
 from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
@@ -440,6 +441,19 @@ class Worker:
         return module.counted
 
 
+def calm(folder: Path) -> None:
+    """Let pools read the memory of a machine that has plenty: what they do is then the same on all."""
+    try:
+        from daramjwee.buffers import MemoryPressure
+    except ImportError:
+        return  # a tree whose pools do not look
+    defaults = MemoryPressure.__init__.__kwdefaults__ or {}
+    if "root" in defaults:
+        (folder / "proc").mkdir(parents=True)
+        (folder / "proc" / "meminfo").write_text("MemTotal: 16777216 kB\nMemAvailable: 12582912 kB\n", encoding="ascii")
+        defaults["root"] = folder
+
+
 def main() -> None:
     """Answer a JSON document on each line of standard input with one on standard output, until there are no more."""
     if sys.argv[1] == "--once":
@@ -451,7 +465,9 @@ def main() -> None:
     # Answers go where standard output went; what a tree prints by itself must not come between them.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    worker = Worker(*sys.argv[1:])
+    shared, own, counters = sys.argv[1:]
+    calm(Path(own, "calm"))
+    worker = Worker(shared, own, counters)
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -56,6 +56,6 @@ class Setting(NamedTuple):
             return None
         if self.kind in {Kind.SWITCH, Kind.TRUST} and word in {"true", "false"}:
             return word == "true"
-        if self.kind in {Kind.COUNT, Kind.SIZE} and word.isascii() and word.isdigit() and len(word) <= 18:
+        if self.kind in {Kind.COUNT, Kind.SIZE} and word.isascii() and word.isdigit() and len(word) <= 30:
             return int(word)
         return text if self.kind in {Kind.PATH, Kind.TRUST} else text.strip()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from daramjwee.units import Size
 
-# More than any tier holds: a larger number is a slip of the unit, and would not go into a file of settings.
+# More bytes than any tier holds: a larger number is a slip of the unit, and would not go into a file of settings.
 LARGEST_NUMBER = 1 << 60
 TOO_LARGE = "is more than any machine has; mind the unit"
 
@@ -148,10 +148,8 @@ def _settle_limits(tier: MemoryTier | FileTier, problems: list[Problem]) -> None
     msgspec.structs.force_setattr(tier, "capacity", limits.capacity)
     if limits.explicit_max_object_size:
         msgspec.structs.force_setattr(tier, "max_object_size", limits.max_object_size)
-    for field in ("capacity", "max_entries"):
-        kept = getattr(tier, field)
-        if kept is not None and kept > LARGEST_NUMBER:
-            problems.append(Problem(field, given[field], TOO_LARGE))
+    if limits.capacity > LARGEST_NUMBER:
+        problems.append(Problem("capacity", given["capacity"], TOO_LARGE))
 
 
 def _harmless(size: Any) -> Any:

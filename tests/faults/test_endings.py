@@ -119,6 +119,7 @@ def test_a_closed_stream_that_is_kept_keeps_no_bytes() -> None:
             stream.close()
         kept += [cache.open("k")]
         kept[-1].close()
+        assert cache._engine.flights.fillers.wait_idle(30)
         assert cache.stats().memory_used == len(BODY)
         cache.delete("k")
         assert cache.stats().memory_used == 0

@@ -7,7 +7,7 @@ import gc
 import io
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import pytest
@@ -100,11 +100,18 @@ def trouble_of(pool: BufferPool) -> str:
 
 
 def interrupt_everywhere(
-    make: Callable[[], BufferPool], act: Callable[[BufferPool], object], tidy: Callable[[], object] = int
+    make: Callable[[], BufferPool],
+    act: Callable[[BufferPool], object],
+    tidy: Callable[[], object] = int,
+    *,
+    before: Iterable[Callable[[BufferPool], object]] = (),
 ) -> int:
-    """Run `act` with an interrupt at every point, one after another; how many there are."""
+    """Run `act` with an interrupt at every point, one after another; how many there are. `before`: what is done with the
+    pool before, undisturbed."""
     for n in range(100_000):
         pool = make()
+        for step in before:
+            step(pool)
         interrupt = Interrupt(n)
         sys.setprofile(interrupt)
         try:
@@ -129,21 +136,32 @@ def make(request: pytest.FixtureRequest) -> Callable[[], BufferPool]:
 def test_an_interrupt_anywhere_in_leases_leaves_nothing(make) -> None:
     """Leases of every size, what makes room for them, and what follows a new configuration."""
 
-    def act(pool: BufferPool) -> None:
+    def lease(pool: BufferPool) -> None:
         for size in (0, 100, 300 * KIB, 2 * MIB):
             with pool.acquire(size):
                 pass
+
+    def make_room(pool: BufferPool) -> None:
         pool.acquire(3 * MIB).release()
+
+    def relieve(pool: BufferPool) -> None:
         pool.relieve(PressureLevel.HIGH)
         pool.acquire(70 * KIB).release()
         pool.relieve(PressureLevel.NORMAL)
+
+    def reconfigure(pool: BufferPool) -> None:
         pool.reconfigure(pool.config.replace(max_buffer_size=512 * KIB, max_pool_bytes=3 * MIB))
         pool.acquire(5000).release()
+
+    def look(pool: BufferPool) -> None:
         pool.stats()
         pool.maintain()
-        pool.close()
 
-    assert interrupt_everywhere(make, act) > 500
+    # Each step by itself, after those before it: as one, every point of it would be passed on the way to each later one,
+    # under the profiler, and the time grows with their square.
+    steps = (lease, make_room, relieve, reconfigure, look, lambda pool: pool.close())
+    points = [interrupt_everywhere(make, step, before=steps[:number]) for number, step in enumerate(steps)]
+    assert min(points) > 10 and sum(points) > 500, points
 
 
 @pytest.mark.timeout(180)
@@ -244,12 +262,8 @@ def test_an_interrupt_anywhere_in_a_cancelled_task_leaves_nothing(make) -> None:
             loop.close()
             del held[:]
 
-    gc.freeze()  # or each of some hundred collections would go through all that the tests have
-    try:
-        # The task of `run` keeps the interrupt, and with it what its frames had at hand, until it is collected.
-        assert interrupt_everywhere(make, act, gc.collect) > 300
-    finally:
-        gc.unfreeze()
+    # The task of `run` keeps the interrupt, and with it what its frames had at hand, until it is collected.
+    assert interrupt_everywhere(make, act, gc.collect) > 300
 
 
 def charge_interrupted_at(n: int) -> str:

@@ -203,6 +203,19 @@ def test_every_field_has_a_source():
     assert "buffers" not in found.sources and "schema" not in found.sources
 
 
+def test_headers_given_as_a_whole_are_all_from_there():
+    """None is left over from another source."""
+    mapping = {"origin": {"type": "http", "base": "https://h", "headers": {"x-a": "1", "x-b": "2"}}}
+    found = load(mapping, environ={}, changes={"origin.headers": {"x-c": "3"}})
+    assert found.config.origin.headers == {"x-c": "3"}
+    assert {name: source for name, source in found.sources.items() if "headers" in name} == {
+        "origin.headers.x-c": "argument"
+    }
+    found = load(mapping, environ={"DARAMJWEE_ORIGIN_TIMEOUT": "3"}, changes={"origin.headers.x-c": "3"})
+    assert found.config.origin.headers == {"x-a": "1", "x-b": "2", "x-c": "3"}
+    assert found.sources["origin.timeout"] == "environment DARAMJWEE_ORIGIN_TIMEOUT"
+
+
 def test_tiers_and_origin_are_replaced_whole_freshness_and_buffers_by_field(written):
     """Two lists of tiers could not be merged by guessing."""
     found = load(
@@ -431,6 +444,7 @@ def test_a_secret_is_nowhere_to_be_seen(written, monkeypatch, caplog):
         examine({"origin": {"type": "http", "base": "", "headers": [MARKER]}}, environ={}),
         examine({"origin": f"ftp://{MARKER}"}, environ={}),
         examine(written(f'token = "{MARKER}', "b.toml"), environ={}),
+        examine(f"https://user:{MARKER}@example.org/a.toml", environ={}),
         examine(written(f'{{"token": "{MARKER}"', "b.json"), environ={}),
     ):
         assert found.problems and MARKER not in f"{found}{ConfigError(found.problems)}"

@@ -214,6 +214,7 @@ def test_parts_alone_name_their_fields_without_a_path():
         ("buffers.chunksize", {"buffers": {"chunksize": 1}}, "did you mean chunk_size?"),
         ("memory_limit", {"memory_limit": LEAST_MEMORY - 1}, "at least 4MiB"),
         ("memory_limit", {"memory_limit": "9" * 400}, "mind the unit"),
+        ("memory_limit", {"memory_limit": 1 << 61}, "mind the unit"),
         ("memory_limit", {"memory_limit": None}, "give bytes"),
         ("workers", {"workers": MOST_WORKERS + 1}, "from 1 to 1024"),
         ("workers", {"workers": True}, "from 1 to 1024"),

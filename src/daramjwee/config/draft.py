@@ -139,6 +139,9 @@ class Draft:
             self._set(origin["headers"], name.partition(".")[2], path, anchored_secret(value, anchor), source)
         else:
             self._set(origin, name, path, anchored({name: value}, anchor)[name], source)
+            if name == "headers":
+                self._forget(path)
+                self.given |= dict.fromkeys((path, *(leaf for leaf, _ in leaves(path, value))), source)
 
     def _put_in_tier(self, path: str, value: Any, source: str, anchor: str | None) -> None:
         by_place, by_kind = _TIER_BY_PLACE.fullmatch(path), _TIER_BY_KIND.fullmatch(path)

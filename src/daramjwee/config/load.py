@@ -164,6 +164,7 @@ def _read_file(source: Any, why: str) -> _Layer:
         return _Layer({}, ARGUMENT, None, problems=[Problem("source", type(source).__name__, mend)])
     if not isinstance(path, str) or not path.strip() or "\0" in path:
         return _Layer({}, ARGUMENT, None, problems=[Problem("source", given, "must be the path of a file, as text")])
+    given = shown(given)  # somebody may give the URL of one
     layer = _Layer({}, f"file {given}", None)
     try:
         layer.anchor = os.path.dirname(os.path.abspath(path))

@@ -16,7 +16,7 @@ from daramjwee.config.origin import FileOriginConfig, HttpOriginConfig
 from daramjwee.config.secret import Secret
 from daramjwee.config.tiers import FileTier, MemoryTier, place_of
 from daramjwee.stores.memory import LARGEST_WHOLE
-from daramjwee.units import GIB, format_duration, format_size
+from daramjwee.units import GIB, MIB, format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +29,10 @@ MOST_USEFUL_WORKERS = 64
 LARGEST_MEAN_ENTRY = GIB
 MOST_USEFUL_RETRIES = 10
 LONGEST_NEGATIVE = 3600.0
+# Who waits for longer than this meant milliseconds, or would rather hear of a failure.
+LONGEST_WAIT = 600.0
+# A tier of less was given without a unit, or holds next to nothing.
+LEAST_CAPACITY = MIB
 SHORTEST_INTERVAL = 0.1
 # Folders that are memory on Linux.
 MEMORY_FOLDERS = ("/dev/shm", "/run")  # noqa: S108 - to warn of them
@@ -97,6 +101,9 @@ def _tiers(config: CacheConfig) -> Iterator[Unwise]:
             if isinstance(upper, MemoryTier) and tier.capacity <= upper.capacity:
                 reason = f"keeps no more than the memory tier above it ({format_size(upper.capacity)})"
                 yield Unwise(f"{at}.capacity", tier.capacity, reason, "raise it, or leave this tier out")
+        if tier.capacity < LEAST_CAPACITY:
+            reason = "holds next to nothing; a number without a unit is bytes"
+            yield Unwise(f"{at}.capacity", tier.capacity, reason, 'give a size with its unit, such as "256MiB"')
         yield from _entries(at, tier)
         if isinstance(tier, FileTier):
             yield from _file_tier(at, tier)
@@ -166,6 +173,12 @@ def _origin(config: CacheConfig) -> Iterator[Unwise]:
     if secrets and origin.base.lower().startswith("http://") and _host_of(origin.base) not in LOOPBACK:
         reason = f"the headers {', '.join(secrets)} go over the network in the clear"
         yield Unwise("origin.base", origin.base, reason, "use https")
+    for name in ("timeout", "connect_timeout"):
+        if getattr(origin, name) > LONGEST_WAIT:
+            reason = f"an origin that stalls holds its readers for {format_duration(getattr(origin, name))}"
+            yield Unwise(
+                f"origin.{name}", getattr(origin, name), reason, "lower it; a number without a unit is seconds"
+            )
     if origin.retries > MOST_USEFUL_RETRIES:
         reason = "the wait before each grows to 5 s: a caller hears late of an origin that is away"
         yield Unwise("origin.retries", origin.retries, reason, "lower it to 5 or less")
@@ -223,6 +236,12 @@ _BUFFER_RULES: tuple[tuple[str, Callable[[CacheConfig, Any], bool], str, str], .
         lambda _, value: bool(value == 0),
         "nothing waits: whatever does not fit at once is Overloaded",
         'give some seconds, such as "30s"',
+    ),
+    (
+        "acquire_timeout",
+        lambda _, value: bool(value > LONGEST_WAIT),
+        "callers wait for so long before they hear that there is no room",
+        "lower it; a number without a unit is seconds",
     ),
     (
         "leak_detection",

@@ -15,13 +15,14 @@ unexport PYTHONPATH
 unexport PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench soak docs clean
+.PHONY: help demo test lint format bench regress soak docs clean
 
 help:
 	@echo "make demo    run the main job on real input and check every figure"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    formatter, linter and strict types"
 	@echo "make bench   measure against the rivals; prints a table, leaves report and pictures in build/bench"
+	@echo "make regress look for what got slower; ARGS=\"--against HEAD~5\", else the kept counters"
 	@echo "make soak    ten minutes of mixed load: memory level, counts exact, idle memory back"
 	@echo "make docs    the documentation as a site, in build/docs; a link that leads nowhere fails it"
 	@echo "make format  let the formatter and the linter mend what they can"
@@ -45,6 +46,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(RUN) -m daramjwee.bench --keep build/bench $(ARGS)
+
+regress: $(READY)
+	$(VENV)/bin/daramjwee regress $(or $(ARGS),--baseline tests/bench/baseline.json)
 
 soak: $(READY)
 	$(RUN) tools/soak.py $(ARGS)

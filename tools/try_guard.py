@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 SEED = 0.10
 CALIBRATIONS = 15
-# As long as the loops that are put in: numbers up to 256 are made beforehand, and counting with them is quicker.
-TURNS, LOOPS = 250, 200
+TURNS, LOOPS = 500, 100
 
 
 class Slowed(NamedTuple):
@@ -108,13 +107,13 @@ def calibrated(tree: Path, place: Path, path: Slowed) -> int:
 def _turn_of_a_loop() -> float:
     begin = process_time()
     for _ in range(LOOPS):
-        for _ in range(TURNS):
+        for _ in bytes(TURNS):
             pass
     return (process_time() - begin) / (LOOPS * TURNS)
 
 
 def slow_down(file: Path, path: Slowed, loops: int) -> None:
-    """Put an empty loop at the start of the function."""
+    """Put an empty loop at the start of the function. It counts bytes: a larger number would be made anew in each turn."""
     text = file.read_text(encoding="utf-8")
     (kind,) = (n for n in ast.parse(text).body if isinstance(n, ast.ClassDef) and n.name == path.kind)
     function = [n for n in kind.body if isinstance(n, ast.FunctionDef) and n.name == path.function][-1]
@@ -122,7 +121,7 @@ def slow_down(file: Path, path: Slowed, loops: int) -> None:
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         first = function.body[1]
     lines = text.splitlines(keepends=True)
-    lines.insert(first.lineno - 1, f"{' ' * first.col_offset}for _ in range({loops}): pass\n")
+    lines.insert(first.lineno - 1, f"{' ' * first.col_offset}for _ in bytes({loops}): pass\n")
     file.write_text("".join(lines), encoding="utf-8")
 
 

@@ -27,6 +27,7 @@ from daramjwee.cli.demo.command import demo
 from daramjwee.cli.doctor import doctor
 from daramjwee.cli.get import get
 from daramjwee.cli.main import status_of
+from daramjwee.cli.regress import regress
 from daramjwee.cli.render import flush_stdout, printable, show, tell
 from daramjwee.cli.stats import stats
 from daramjwee.errors import DaramjweeError
@@ -38,7 +39,7 @@ BROKEN_PIPE_STATUS = 128 + 13
 EPILOG = (
     "Exit status: 0 done; 1 unexpected error, or a figure was wrong (demo); 2 usage or configuration; 3 not in the "
     "cache; 4 does not exist, or no process tells (stats, config recommend); 5 the origin failed; 6 could not be kept; 7 damaged; "
-    "8 overloaded; 9 too large; 10 a problem was found (doctor, config check); 130 interrupted."
+    "8 overloaded; 9 too large; 10 a problem was found (doctor, config check), or something is slower (regress); 130 interrupted."
 )
 
 
@@ -153,7 +154,7 @@ def _report(error: BaseException, message: str) -> None:
     tell("daramjwee: " + printable(message, keep="\n"))
 
 
-for _command in (get, demo, bench, doctor, stats):
+for _command in (get, demo, bench, regress, doctor, stats):
     app.command(name=_command.__name__, cls=_Command, no_args_is_help=_command is get)(_guarded(_command))
 
 config = typer.Typer(cls=_Group, no_args_is_help=True, rich_markup_mode="markdown", help=HELP)

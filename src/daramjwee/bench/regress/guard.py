@@ -72,7 +72,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     def open(self) -> bool:
         """Whether more turns are wanted: to be sure of processor time, or of a suspicion about elapsed time."""
         suspect = self.elapsed.verdict is Verdict.UNSURE and self.elapsed.low > 1
-        return self.processor.open or suspect
+        return self.processor.open or (suspect and self.processor.verdict is not Verdict.SLOWER)
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,8 @@ MIB, GIB = 1024**2, 1024**3
         ("file://localhost/srv/cache?capacity=1", [FileTier(folder="/srv/cache", capacity=1)]),
         ("file:a%3Bb%3Fc%25 d+e?capacity=1", [FileTier(folder="a;b?c% d+e", capacity=1)]),
         ("file:?folder=a%26b&capacity=1", [FileTier(folder="a&b", capacity=1)]),
+        ("file:a,b?capacity=1", [FileTier(folder="a,b", capacity=1)]),
+        ("file:a%2Cfile:b?capacity=1", [FileTier(folder="a,file:b", capacity=1)]),
         ("file:true?capacity=1", [FileTier(folder="true", capacity=1)]),
         ("file:7?capacity=1", [FileTier(folder="7", capacity=1)]),
         ("memory:8MiB;file:./cache?capacity=20GiB&verify=always",
@@ -50,6 +52,7 @@ def test_a_text_names_tiers(text, tiers):
         ("flie:x", "tiers[0]", "did you mean file?"),
         ("given:x", "tiers[0]", "is no kind of tier"),
         ("file://host/x?capacity=1", "tiers[0]", "names a host"),
+        ("memory:1MiB,file:x?capacity=1", "tiers[0]", "are joined by ;"),
         ("memory:", "tiers[0].capacity", "is missing"),
         ("file:x", "tiers[0].capacity", "is missing"),
         ("file:?capacity=1", "tiers[0].folder", "is missing"),
@@ -97,9 +100,10 @@ LIMITS = {
     "max_entries": st.none() | st.integers(1, 1 << 40),
     "policy": st.sampled_from(["sieve", "lru"]),
 }
-FOLDERS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
-    lambda text: text.strip() and not text.startswith("~")
-)
+SPECIAL = st.sampled_from(["a,file:b", "a, memory:", "7", "none", "//", "a b", "%3B", "\udcff", "?", "&a=b"])
+FOLDERS = SPECIAL | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12
+).filter(lambda text: text.strip() and not text.startswith("~"))
 MEMORY = st.builds(MemoryTier, **LIMITS)
 FILES = st.builds(
     FileTier,

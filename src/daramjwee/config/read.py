@@ -98,17 +98,19 @@ def read_kind(
     field: str, value: Any, kinds: Mapping[str, type[_Part]], what: str, problems: list[Problem]
 ) -> _Part | None:
     """Settings of the kind that the `type` of a table names; None after their problems were appended."""
+    # What a program made is not for anyone to write down.
+    described = [name for name in kinds if name != "given"]
     for made in kinds.values():
         if isinstance(value, made):
             return value
     if not isinstance(value, Mapping):
-        mend = f"must be a table with type = {' or '.join(repr(kind) for kind in kinds)}"
+        mend = f"must be a table with type = {' or '.join(repr(kind) for kind in described)}"
         problems.append(Problem(field, HIDDEN if field == "origin" else shown(value), mend))
         return None
     kind = value.get("type")
     chosen = kinds.get(kind) if isinstance(kind, str) else None
     if chosen is None:
-        mend = f"is missing; give {' or '.join(kinds)}" if kind is None else unknown_kind(kind, kinds, what)
+        mend = f"is missing; give {' or '.join(described)}" if kind is None else unknown_kind(kind, described, what)
         problems.append(Problem(f"{field}.type", shown(kind), mend))
         # What every kind of tier has can be checked all the same.
         common = {name: value[name] for name in MemoryTier.__struct_fields__ if name in value}

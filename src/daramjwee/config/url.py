@@ -10,6 +10,7 @@ Design: docs/settings.md
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from daramjwee.config.secret import shown
@@ -28,7 +29,7 @@ EXAMPLE = "memory:256MiB;file:cache?capacity=20GiB"
 # The field that stands before the question mark.
 _FIRST = {"memory": "capacity", "file": "folder"}
 # What may stand in a folder as it is.
-_SAFE = "/:@!$'()*+,=~"
+_SAFE = "/:@!$'()*+=~"
 # Stands in the place of what could not be read, so that the tiers after it keep theirs. No rule is about it.
 _UNREAD = GivenTier(name="unread")
 
@@ -78,6 +79,9 @@ def _table(field: str, part: str, problems: list[Problem]) -> Any:
         return _UNREAD
     if kind not in _FIRST:
         problems.append(Problem(field, shown(part), unknown_kind(kind, _FIRST, "tier")))
+        return _UNREAD
+    if re.search(r",\s*(?:memory|file):", rest):
+        problems.append(Problem(field, shown(part), "tiers are joined by ; (a comma in a folder before these is %2C)"))
         return _UNREAD
     first, question, query = rest.partition("?")
     table: dict[str, Any] = {"type": kind}

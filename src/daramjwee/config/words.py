@@ -21,12 +21,26 @@ LONGEST_INT_BITS = 4096
 _PLAIN = re.compile(r"[\w.\[\]-]{1,80}", re.ASCII)
 
 
+# What others call our fields.
+_ALSO_CALLED = {
+    "size": "capacity", "max_size": "capacity", "max_bytes": "capacity", "limit": "capacity",
+    "path": "folder", "dir": "folder", "directory": "folder", "root": "folder",
+    "url": "base", "uri": "base", "base_url": "base",
+    "ttl": "fresh", "max_age": "fresh", "expires": "fresh",
+    "threads": "workers", "max_workers": "workers",
+    "stores": "tiers", "cache": "tiers", "eviction": "policy", "pool": "buffers", "memory": "memory_limit",
+}  # fmt: skip
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that `name` is most likely a slip of, if any."""
+    """The known name that `name` most likely stands for, if any."""
     import difflib
 
+    known = list(known)
+    if isinstance(name, str) and _ALSO_CALLED.get(name.lower()) in known:
+        return _ALSO_CALLED[name.lower()]
     # What is long is no slip; comparing it would take long, too.
-    near = difflib.get_close_matches(name, list(known), n=1) if isinstance(name, str) and len(name) < 200 else []
+    near = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) and len(name) < 200 else []
     return near[0] if near else None
 
 

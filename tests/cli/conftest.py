@@ -15,6 +15,8 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src"
 BODY = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(20_000))
 SECONDS = 50
+# How often a server looks whether it is to end: by default a test waits half a second for that.
+POLL_SECONDS = 0.01
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -76,7 +78,7 @@ class Origin:
         self.server.seen = []
         self.server.half_sent = threading.Event()
         self.server.go_on = threading.Event()
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(POLL_SECONDS,), daemon=True)
         self.thread.start()
         self.running = True
 

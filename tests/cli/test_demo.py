@@ -128,7 +128,7 @@ class InProcess:
     def __init__(self, kind, folder, sizes):
         self.server = kind(folder, sizes, 0.0, None)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
     def counts(self):

@@ -356,6 +356,23 @@ def test_a_file_that_changes_while_it_is_migrated_is_left_alone(tmp_path):
     assert (path.read_bytes(), names_in(tmp_path)) == (b"Enabled = false\n", [path.name])
 
 
+def test_the_backup_is_of_the_bytes_that_were_read(tmp_path):
+    """Another file stood there for a moment, just when the link was made."""
+    path = put(tmp_path)
+    before = state_of(path)
+
+    class Swapped(System):
+        @staticmethod
+        def link(old, new):
+            path.rename(tmp_path / "aside")
+            path.write_bytes(b"Enabled = false\n")
+            os.link(old, new)
+            (tmp_path / "aside").rename(path)
+
+    assert "changed meanwhile" in refused(migrate, str(path), system=Swapped)
+    assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
+
+
 def test_a_file_that_is_replaced_while_it_is_migrated_is_left_alone(tmp_path):
     """An editor puts its own file there after the link was made: neither is it overwritten, nor stays a backup of what it
     replaced."""

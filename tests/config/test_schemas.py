@@ -205,7 +205,7 @@ def test_a_strategy_is_a_number_or_a_name(given, name):
 @pytest.mark.parametrize("given", ["fast", True, None, 1.0])
 def test_what_is_no_strategy_is_refused(given):
     assert (
-        "'pooled', 'chunked', 'direct', 'adaptive'"
+        "must be 0 to 3, or one of 'pooled', 'chunked', 'direct', 'adaptive'"
         in problems_of({"LargeObjectStrategy": given})["LargeObjectStrategy"].mend
     )
 
@@ -262,6 +262,13 @@ def test_what_was_legal_in_the_go_library_and_would_not_be_today_is_made_so(dump
     assert buffers_of(dump) == msgspec.to_builtins(BufferPoolConfig(**GO_DEFAULTS | schema0_names(dump) | expected))
     changed = {change.new: change.reason for change in upgraded(dump).notes if change.kind is Kind.CHANGED}
     assert all(changed.values())
+
+
+def test_a_chunk_size_at_the_bounds_changes_nothing():
+    """And is said to be what it was."""
+    for name, bound in (("MaxBufferSize", 64 * KIB), ("MinBufferSize", 4 * KIB)):
+        notes = upgraded({"ChunkSize": bound, name: bound}).notes
+        assert not [change for change in notes if change.kind is Kind.CHANGED]
 
 
 def schema0_names(dump):
@@ -398,6 +405,22 @@ def test_a_size_is_written_so_that_it_is_read_the_same(count):
 def test_a_duration_is_written_so_that_it_is_read_the_same(seconds):
     """ "5m", or the seconds."""
     assert parse_duration(duration_text(seconds)) == seconds
+
+
+def test_what_became_of_a_field_is_said_in_one_line():
+    """Before, after, and why."""
+    go = upgraded({"Enabled": True, "MaxConcurrentLargeOps": 2048, "EnableLogging": False}).notes
+    said = [str(change) for change in (*go, *upgraded({"buffers": {"chunk_size": "64KiB"}}).notes)]
+    for line in (
+        "Enabled = true -> buffers.enabled = true",
+        'ChunkSize left out -> buffers.chunk_size = "64KiB": the Go library\'s default, written out',
+        "MaxConcurrentLargeOps = 2048 -> buffers.max_concurrent_large_ops = 2048",
+        "EnableLogging = false -> dropped: alerts are always logged, figures are asked for: `daramjwee stats`",
+        'buffers.chunk_size = "64KiB": kept',
+    ):
+        assert line in said
+    wide = {change.old: str(change) for change in upgraded({"ChunkSize": 131072}).notes}
+    assert wide["MaxBufferSize"].endswith('= "128KiB": raised to ChunkSize: chunks are pooled memory now')
 
 
 def test_values_are_written_in_the_units_people_read():

@@ -55,7 +55,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         before = f"{self.old} left out" if self.given is NOT_GIVEN else f"{self.old} = {spelled(self.given)}"
         after = "dropped" if self.new is None else f"{self.new} = {spelled(self.value)}"
-        if self.kind is Kind.KEPT and self.new == self.old:
+        if self.kind is Kind.KEPT:
             return f"{before}: kept"
         return f"{before} -> {after}{f': {self.reason}' if self.reason else ''}"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -93,6 +95,55 @@ def small_heap():
     go through all that was ever imported and reported: a tenth of a second, of which a test's own garbage is a hundredth."""
     gc.collect()
     gc.freeze()
+
+
+class Soak:
+    """The long run of `tests/stress/test_soak.py`, which takes a minute in a process of its own: it goes on while the tests
+    before that one run."""
+
+    FIRST = ("tests/stores/", "tests/stress/")
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+        self.wanted = False
+
+    def start(self) -> None:
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error", str(TESTS.parent / "tools" / "soak.py"), *SOAK_ARGUMENTS],
+                env=os.environ | {"PYTHONPATH": str(TESTS.parent / "src")}, text=True, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+
+
+# Idle for 8 s: shorter, and arenas come and go under the load, 2 MiB at a time.
+SOAK_ARGUMENTS = ("--seconds", "60", "--max-idle-age", "8s", "--metrics-interval", "2s", "--json")
+_soak = Soak()
+
+
+@pytest.fixture(scope="session")
+def long_run():
+    """The long run, started now if no test before has started it."""
+    _soak.start()
+    return _soak.process
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _soak.wanted = not session.config.option.collectonly and any("long_run" in i.fixturenames for i in session.items)
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    if _soak.wanted and nodeid.startswith(Soak.FIRST):
+        _soak.start()
+
+
+def pytest_unconfigure() -> None:
+    _soak.end()
 
 
 def _folder(nodeid: str) -> str:

@@ -1,4 +1,4 @@
-"""A minute under mixed load, in a process of its own: what `make soak` does in ten."""
+"""A minute under mixed load, in a process of its own (`long_run` of tests/conftest.py): what `make soak` does in ten."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def soak():
 
 
 @pytest.mark.timeout(180)
-def test_a_minute_of_mixed_load_leaves_memory_level_and_counts_exact():
+def test_a_minute_of_mixed_load_leaves_memory_level_and_counts_exact(long_run):
     """Resident memory within 5 %, every operation counted once, and idle memory back within `max_idle_age` and one
-    `metrics_interval`, by itself. (Idle for 8 s: shorter, and arenas come and go under the load, 2 MiB at a time.)"""
-    done = run("--seconds", "60", "--max-idle-age", "8s", "--metrics-interval", "2s", "--json", timeout=150)
-    report = json.loads(done.stdout)
-    assert (done.returncode, report["problems"], report["ok"]) == (0, [], True), done.stderr
-    assert done.stderr == ""
+    `metrics_interval`, by itself."""
+    output, errors = long_run.communicate(timeout=150)
+    report = json.loads(output)
+    assert (long_run.returncode, report["problems"], report["ok"]) == (0, [], True), errors
+    assert errors == ""
     assert report["returned_after"] <= report["allowed"] == 10
     assert abs(report["resident_late"] / report["resident_early"] - 1) <= 0.05
     assert set(report["kinds"]) == {

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daramjwee import Freshness
 from daramjwee.config import CacheConfig, FileTier, MemoryTier, Unwise, unwise
+from daramjwee.config.draft import leaves
 
 HTTP = {"type": "http", "base": "https://example.org"}
 SECRET = {"headers": {"authorization": {"env": "TOKEN"}}}
@@ -121,6 +127,41 @@ def test_values_are_as_the_configuration_has_them():
     assert first == Unwise("tiers[0].capacity", 1 << 30, first.reason, first.mend)
     assert str(first).startswith("tiers[0].capacity = 1GiB: it may hold 1GiB")
     assert str(second).startswith("tiers[1].free_space_floor = 0B: ")
+
+
+SIZES = st.sampled_from([1, 4096, 1 << 20, 1 << 26, 1 << 30, 1 << 40])
+DURATIONS = st.sampled_from([None, 0, 0.01, 5, 3600, 1e6])
+TIERS = st.lists(
+    st.builds(memory, SIZES, max_entries=st.none() | st.integers(1, 1 << 20))
+    | st.builds(file, st.sampled_from(["/a", "/a/b", "b", "/dev/shm"]), SIZES, verify=st.sampled_from(["off", "first"]))
+    | st.just({"type": "given", "name": "x"}),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda tier: tier.get("folder", id(tier)),
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "tiers": TIERS,
+            "origin": st.sampled_from([None, HTTP, HTTP | SECRET, "file:/a", {"type": "given", "name": "x"}]),
+            "freshness": st.fixed_dictionaries(dict.fromkeys(Freshness.__slots__, DURATIONS)),
+            "buffers": st.sampled_from([None, {}, {"chunk_size": "1MiB"}, {"acquire_timeout": 0}]),
+            "memory_limit": st.sampled_from(["4MiB", "1GiB", "1TiB"]),
+            "workers": st.integers(1, 1024),
+        },
+    )
+)
+def test_whatever_is_legal_can_be_judged(settings):
+    """Each warning names a field that there is, and its value."""
+    config = CacheConfig(**settings)
+    mapping = dict(leaves("", config.to_mapping()))
+    for warning in unwise(config):
+        assert str(warning)
+        if warning.field != "tiers" and not re.fullmatch(r"tiers\[\d\]", warning.field):
+            assert mapping[warning.field] == warning.value
 
 
 def test_no_warning_shows_a_secret(monkeypatch):

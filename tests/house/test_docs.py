@@ -10,6 +10,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,37 @@ def test_every_command_has_help_and_a_place_in_the_docs():
     for name, text in found.items():
         assert len(text) > 20, f"daramjwee {name} --help says too little"
         assert any(heading.startswith(f"daramjwee {name}") for heading in headings), f"docs/cli.md lacks {name}"
+
+
+# A command as pages show one: in code, or on a line of its own, after variables that it is given.
+SHOWN = re.compile(r"(?:`|^(?:    |\$ )?)(?:[A-Z_]+=\S+ )*daramjwee((?: --debug)?(?: [a-z]+)+)([^`\n#]*)", re.MULTILINE)
+
+
+def options_of(command: Any, name: str = "") -> dict[str, set[str]]:
+    """The options of each command, those of groups for their commands, too."""
+    own = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    below = [options_of(inner, f"{name} {word}") for word, inner in getattr(command, "commands", {}).items()]
+    return {name: own} | {words: own | options for inner in below for words, options in inner.items()}
+
+
+def test_every_command_and_option_that_a_page_shows_is_one():
+    """What a reader types from a page is understood. (The format of files is no command line.)"""
+    from typer.main import get_command
+
+    from daramjwee.cli.main import app
+
+    known = options_of(get_command(app))
+    seen = 0
+    for page in PAGES:
+        for words, rest in SHOWN.findall(page.read_text(encoding="utf-8")) if page.parent.name != "design" else ():
+            name = words.removeprefix(" --debug")
+            while name and name not in known:
+                name = name.rpartition(" ")[0]
+            assert name, f"{page.name}: there is no command daramjwee{words}"
+            given = set(re.findall(r"(?<= )--[a-z][a-z-]*", rest))
+            assert given <= known[name], f"{page.name}: daramjwee{name} has no {sorted(given - known[name])}"
+            seen += 1
+    assert seen > 50
 
 
 HELP = """

@@ -268,6 +268,16 @@ def test_relative_folders_of_a_mapping_count_from_the_working_directory(tmp_path
     assert mapping["tiers"][0]["folder"] == "a"
 
 
+@pytest.mark.parametrize("folder", ["", " ", "\0", 3, None])
+def test_what_is_no_path_is_not_taken_for_one(folder):
+    """Joined to a folder it would be that folder."""
+    mapping = {
+        "tiers": [{"type": "file", "folder": folder, "capacity": 1}],
+        "origin": {"type": "file", "folder": folder},
+    }
+    assert fields_of(examine(mapping, environ={}).problems) == ["origin.folder", "tiers[0].folder"]
+
+
 def test_where_there_is_no_working_directory_relative_folders_stay(tmp_path, monkeypatch):
     """Whoever uses them finds out."""
     monkeypatch.chdir(tmp_path)

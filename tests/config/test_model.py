@@ -191,6 +191,8 @@ def test_parts_alone_name_their_fields_without_a_path():
         ("tiers[1].folder", {"tiers": [FILE, FILE | {"folder": "./x/../cache/"}]}, "folder of tiers[0] too"),
         ("origin", {"origin": 3}, "table with type"),
         ("origin", {"origin": "example.org"}, "http, https or file URL"),
+        ("origin", {"origin": "file"}, "http, https or file URL"),
+        ("origin", {"origin": "https"}, "http, https or file URL"),
         ("origin", {"origin": "file://host/x"}, "names a host"),
         ("origin.type", {"origin": {"base": "https://example.org"}}, "is missing; give http or file"),
         ("origin.base", {"origin": {"type": "http"}}, "is missing"),
@@ -230,6 +232,14 @@ def test_a_setting_that_cannot_be_is_one_problem_of_its_field(field, settings, s
     found = problems_of(**settings)
     assert list(found) == [field]
     assert said in found[field][1]
+
+
+def test_what_a_field_that_there_is_not_was_given_is_shown_but_for_secrets():
+    """It helps to find it."""
+    found = problems_of(tiers=[FILE | {"size_": "1GiB", "note": "https://u:p@h", "api_key": "x"}], buffers={"x": [1]})
+    assert {field: value for field, (value, _) in found.items()} == {
+        "tiers[0].size_": "1GiB", "tiers[0].note": "***", "tiers[0].api_key": "***", "buffers.x": [1],
+    }  # fmt: skip
 
 
 def test_what_is_right_at_the_edge_is_taken():
@@ -462,6 +472,8 @@ INLINE = [
     {"headers": {"range": MARKER}},
     {"header": {"authorization": MARKER}},
     {"token": MARKER},
+    {"credentials_file_or_so": MARKER},
+    {"hdr": [MARKER]},
     {"base": f"https://user:{MARKER}@example.org"},
     {"base": f"https://{MARKER}@example.org"},
     {"base": f"https://user:pass/{MARKER}@example.org"},
@@ -482,7 +494,7 @@ def test_a_secret_that_is_given_itself_is_refused_and_never_shown(part):
 
 def test_a_secret_that_is_given_itself_is_told_how_to_be_given():
     """By reference."""
-    for part in INLINE[:11] + INLINE[21:25]:
+    for part in INLINE[:11] + INLINE[23:27]:
         mends = [mend for _, mend in problems_of(origin=HTTP | part).values()]
         assert any('{ env = "NAME" } or { file = "/run/secrets/x" }' in mend for mend in mends), part
 

@@ -41,7 +41,8 @@ def comparison_text(found: Comparison) -> str:
             f"not sure: {', '.join(unsure)}: a slow-down of {SEEN_EFFECT:.0%} cannot be excluded; run it again "
             f"{'without --quick, or ' if found.quick else ''}while the machine is quiet"
         )
-    return "\n".join([*lines, _closing(found.slower, found.seconds)]) + "\n"
+    nothing = f"nothing is slower by {LEAST_EFFECT:.0%} or more, as far as seen"
+    return "\n".join([*lines, _closing(found.slower or nothing, found.seconds)]) + "\n"
 
 
 def held_text(found: Held) -> str:
@@ -59,7 +60,7 @@ def held_text(found: Held) -> str:
         lines.append(f"not in the file: {', '.join(found.missing)}; add them with --write-baseline")
     if found.lost:
         lines.append(f"in the file, and not counted here: {', '.join(found.lost)}")
-    return "\n".join([*lines, _closing(found.slower, found.seconds)]) + "\n"
+    return "\n".join([*lines, _closing(found.slower or "no counter grew", found.seconds)]) + "\n"
 
 
 def to_data(found: Comparison | Held) -> dict[str, Any]:
@@ -101,8 +102,6 @@ def _growths(growths: Iterable[Growth]) -> str:
     return "".join(lines) or "as they were"
 
 
-def _closing(slower: Sequence[str], seconds: float) -> str:
-    what = (
-        f"SLOWER: {', '.join(slower)}" if slower else f"nothing is slower by {LEAST_EFFECT:.0%} or more, as far as seen"
-    )
+def _closing(found: Sequence[str] | str, seconds: float) -> str:
+    what = found if isinstance(found, str) else f"SLOWER: {', '.join(found)}"
     return f"{what} ({seconds:.0f} s)"

@@ -122,12 +122,8 @@ def interval(groups: Sequence[Sequence[float]], *, error: float, seed: int = 0) 
     with replacement, and of each its members, again and again."""
     chance = random.Random(seed)
     middles = [statistics.median(group) for group in groups]
-    drawn = [
-        [statistics.median(chance.choices(group, k=len(group))) for _ in range(RESAMPLED_TURNS)] for group in groups
-    ]
-    seen = sorted(
-        statistics.median([chance.choice(middle) for middle in chance.choices(drawn, k=len(drawn))])
-        for _ in range(RESAMPLES)
-    )
+    # As many of each group: to draw one of all is to draw a group, and then one of its medians.
+    drawn = [statistics.median(chance.choices(group, k=len(group))) for group in groups for _ in range(RESAMPLED_TURNS)]
+    seen = sorted(statistics.median(chance.choices(drawn, k=len(groups))) for _ in range(RESAMPLES))
     left_out = int(RESAMPLES * error / 2)
     return Interval(statistics.median(middles), seen[left_out], seen[-1 - left_out])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from daramjwee.buffers.insight.advice import RULES
+from daramjwee.cli.config import check_config, show_config
 from daramjwee.cli.config_machine import look
 from daramjwee.cli.config_view import duration_text, size_text, text_of
 from daramjwee.config import CacheConfig
@@ -202,13 +203,12 @@ def test_tiers_as_text_the_file_of_the_environment_and_a_secret_by_option(daramj
         (2, '{"default_buffer_size": "64KiB", "chunk_size": null}'),
     ],
 )
-def test_files_of_earlier_schemas_are_read_as_they_are(daramjwee, tmp_path, schema, text):
+def test_files_of_earlier_schemas_are_read_as_they_are(capsys, tmp_path, schema, text):
     """With their schema told, and how to bring them up to date."""
     path = tmp_path / "old.json"
     path.write_text(text)
-    done = daramjwee("config", "show", path, "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    assert show_config(str(path), json=True) == 0
+    told = json.loads(capsys.readouterr().out)
     assert told["schema"] == schema
     assert told["config"]["buffers"]["default_buffer_size"] == 64 * 1024
     warned = examine(path, environ={}).warnings
@@ -327,26 +327,24 @@ def test_every_problem_is_told_with_its_value_its_mend_and_its_source(daramjwee,
     ("name", "text"),
     [("x.toml", "a b c"), ("x.json", "{"), ("x.toml", "schema = 99"), ("x.yaml", "a: 1")],
 )
-def test_a_file_that_cannot_be_read_as_one_is_a_problem(daramjwee, tmp_path, name, text):
+def test_a_file_that_cannot_be_read_as_one_is_a_problem(capsys, tmp_path, name, text):
     """What is wrong with it, and no other."""
     (tmp_path / name).write_text(text)
-    done = daramjwee("config", "check", tmp_path / name, "--json")
-    assert done.returncode == 2, done.stderr
-    (problem,) = json.loads(done.stdout)["problems"]
-    assert problem["mend"]
+    assert check_config(str(tmp_path / name), json=True) == 2
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["mend"] and problem["source"] == f"file {tmp_path / name}"
 
 
-def test_what_is_unwise_passes_unless_it_is_to_be_strict(daramjwee):
+def test_what_is_unwise_passes_unless_it_is_to_be_strict(daramjwee, capsys):
     """Legal, and hardly meant: told with its reason and what to do."""
-    given = ("--set", "buffers.max_pool_bytes=4GiB", "--set", "buffers.max_buffer_size=1MiB")
-    done = daramjwee("config", "check", *given)
+    given = "buffers.max_pool_bytes=4GiB"
+    done = daramjwee("config", "check", "--set", given)
     assert done.returncode == 0
     assert re.search(
         r"^unwise   buffers\.max_pool_bytes = 4GiB: .+ \(argument\)\n +-> ", done.stdout.decode(), re.MULTILINE
     )
-    strict = daramjwee("config", "check", *given, "--strict", "--json")
-    assert strict.returncode == 10
-    assert "buffers.max_pool_bytes" in {row["field"] for row in json.loads(strict.stdout)["unwise"]}
+    assert check_config(changes=[given], strict=True, json=True) == 10
+    assert "buffers.max_pool_bytes" in {row["field"] for row in json.loads(capsys.readouterr().out)["unwise"]}
 
 
 def test_what_only_the_machine_can_tell_is_told(daramjwee, tmp_path, monkeypatch):
@@ -426,11 +424,11 @@ def test_an_extra_that_is_missing_is_named(daramjwee, good):
     assert 'pip install "daramjwee[http]"' in done.stdout
 
 
-def test_an_origin_whose_folder_is_not_there_is_told(daramjwee, tmp_path):
+def test_an_origin_whose_folder_is_not_there_is_told(capsys, tmp_path):
     """And one that is there is not."""
     for folder, status in ((tmp_path, 0), (tmp_path / "nowhere", 10)):
-        done = daramjwee("config", "check", "--set", f'origin={{ type = "file", folder = "{folder}" }}')
-        assert done.returncode == status, done.stdout
+        assert check_config(changes=[f'origin={{ type = "file", folder = "{folder}" }}']) == status
+        assert ("origin.folder: " in capsys.readouterr().out) == (status == 10)
 
 
 # -- recommend -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ TINY = Pace(restarts=2, turns=2, stages=1)
 def git(folder, *arguments):
     subprocess.run(
         ["git", "-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", "-C", str(folder), *arguments],
-        check=True, capture_output=True,
+        check=True, capture_output=True, env={name: value for name, value in os.environ.items() if name != "GIT_DIR"},
     )  # fmt: skip
 
 
@@ -92,6 +92,12 @@ def test_a_revision_that_cannot_be_had_is_refused_and_nothing_is_made(repository
     with pytest.raises(ConfigError, match=message):
         trees.copy_revision(repository, revision, tmp_path / "old")
     assert not (tmp_path / "old").exists()
+
+
+def test_a_hook_of_another_repository_does_not_mislead_git(repository, tmp_path, monkeypatch):
+    """Git tells its hooks where it is, in the environment."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    assert (trees.copy_revision(repository, "HEAD", tmp_path / "old") / "daramjwee" / "units.py").is_file()
 
 
 def test_without_a_repository_or_without_git_it_says_so(tmp_path, monkeypatch):

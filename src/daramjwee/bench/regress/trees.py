@@ -20,6 +20,7 @@ from daramjwee.errors import ConfigError, Problem
 PACKAGE = os.path.join("src", "daramjwee")
 SUBJECT = "regress"
 GIT_SECONDS = 120.0
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY")
 
 
 def checkout(start: str | os.PathLike[str] | None = None) -> Path:
@@ -68,11 +69,13 @@ def commit_of(root: Path, revision: str) -> str:
 
 
 def _git(root: Path, revision: str, *arguments: str, may_fail: bool = False) -> bytes:
+    # A hook of another repository that runs us has told where that one is.
+    kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments],  # noqa: S607 - the git of whoever runs this
             capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=GIT_SECONDS,
-            env={**os.environ, "LC_ALL": "C"},  # its words are read below
+            env=kept | {"LC_ALL": "C"},  # its words are read below
         )  # fmt: skip
     except FileNotFoundError:
         raise _refused(revision, "older code is read with git, which is not installed; install it") from None

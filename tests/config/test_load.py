@@ -203,6 +203,13 @@ def test_every_field_has_a_source():
     assert "buffers" not in found.sources and "schema" not in found.sources
 
 
+def test_a_name_of_a_name_that_there_is_not_is_told():
+    """Also where something of that name was given before."""
+    mapping = {"origin": {"type": "file", "folder": "/x", "a": {"b": 1}}}
+    found = examine(mapping, environ={}, changes={"origin.a.b": 2, "origin.headers.x": "y"})
+    assert fields_of(found.problems) == ["origin.a", "origin.a.b", "origin.headers.x"]
+
+
 def test_headers_given_as_a_whole_are_all_from_there():
     """None is left over from another source."""
     mapping = {"origin": {"type": "http", "base": "https://h", "headers": {"x-a": "1", "x-b": "2"}}}

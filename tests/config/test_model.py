@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daramjwee import BufferPoolConfig, ConfigError, Freshness
+from daramjwee import BufferPoolConfig, ConfigError, Freshness, HttpOrigin
 from daramjwee.config import (
     CacheConfig,
     FileOriginConfig,
@@ -244,6 +244,8 @@ def test_what_a_field_that_there_is_not_was_given_is_shown_but_for_secrets():
 
 def test_what_is_right_at_the_edge_is_taken():
     """The least and the most."""
+    assert CacheConfig(origin=HTTP | {"retries": 1 << 20, "timeout": "366d"})
+    assert set(problems_of(origin=HTTP | {"retries": (1 << 20) + 1})) == {"origin.retries"}
     for settings in (
         {"memory_limit": LEAST_MEMORY},
         {"workers": 1},
@@ -345,7 +347,7 @@ def test_a_part_that_is_made_already_replaces_the_whole_part():
     changed = whole().replace(buffers=BufferPoolConfig(chunk_size="64KiB"), freshness=Freshness(negative=1))
     assert changed.buffers == BufferPoolConfig(chunk_size="64KiB")
     assert changed.freshness == Freshness(negative=1)
-    assert whole().replace(buffers=None).buffers.enabled is False
+    assert whole().replace(buffers=None).buffers == BufferPoolConfig(enabled=False)
     assert whole().replace(tiers="memory:4MiB").tiers == (MemoryTier(capacity="4MiB"),)
 
 
@@ -566,6 +568,19 @@ def test_whatever_is_given_is_a_configuration_or_a_list_of_problems(settings):
         del again["schema"]
         assert CacheConfig(**again) == config
     assert repr(settings) == before
+
+
+@given(
+    st.text(max_size=12).map("https://".__add__) | st.text("htps:/@.[]:0x?#% \n", max_size=14).map("http://h".__add__),
+    st.dictionaries(st.text(max_size=6), st.text(max_size=6), max_size=2),
+)
+def test_what_is_taken_here_the_origin_takes_too(base, headers):
+    """It has rules of its own, and says so when it is made: too late."""
+    try:
+        config = HttpOriginConfig(base=base, headers=headers)
+    except ConfigError:
+        return
+    HttpOrigin(config.base, headers=config.revealed_headers()).close()
 
 
 def test_what_holds_itself_or_is_nested_without_end_is_refused():

@@ -102,8 +102,8 @@ class Draft:
 
     def _merge(self, part: str, value: Any, source: str, anchor: str | None) -> None:
         if value is None and part == "buffers":
-            value = {"enabled": False}
-        elif isinstance(value, Freshness | BufferPoolConfig):
+            value = BufferPoolConfig(enabled=False)
+        if isinstance(value, Freshness | BufferPoolConfig):
             # Settings that are made already are meant as a whole.
             value = table_of(value)
             self._forget(part)
@@ -135,7 +135,7 @@ class Draft:
             self._refuse(path, HIDDEN, mend, source)
             return
         _, _, name = path.partition(".")
-        if name.startswith("headers.") and isinstance(origin.setdefault("headers", {}), dict):
+        if name.startswith("headers.") and origin.get("type") == "http" and _holds_headers(origin):
             self._set(origin["headers"], name.partition(".")[2], path, anchored_secret(value, anchor), source)
         else:
             self._set(origin, name, path, anchored({name: value}, anchor)[name], source)
@@ -171,7 +171,7 @@ class Draft:
             self._set(tiers[places[0]], name, f"tiers[{places[0]}].{name}", value, source)
 
     def _set(self, table: dict[Any, Any], name: Any, path: str, value: Any, source: str) -> None:
-        if path in self.given:
+        if path in self.given and name in table:
             self.overridden.append(Overridden(path, table[name], self.given[path]))
         table[name] = value
         self.given[path] = source
@@ -217,6 +217,10 @@ def leaves(field: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from leaves(f"{field}[{index}]", inner)
     else:
         yield field, value
+
+
+def _holds_headers(origin: dict[str, Any]) -> bool:
+    return isinstance(origin.setdefault("headers", {}), dict)
 
 
 def _unknown(path: str) -> str:

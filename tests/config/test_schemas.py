@@ -17,6 +17,7 @@ from daramjwee.config.change import Kind, duration_text, size_text, spelled, wri
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.schemas import schema_of, upgraded
 from daramjwee.errors import ConfigError
+from daramjwee.model import MOST_WORKERS
 from daramjwee.units import parse_duration, parse_size
 
 KIB, MIB = 1024, 1024 * 1024
@@ -214,7 +215,7 @@ def test_what_is_no_strategy_is_refused(given):
     ("given", "seconds"),
     [
         (300_000_000_000, 300.0), ("5m0s", 300.0), ("1h2m3.5s", 3723.5), ("1.5h", 5400.0), ("500ms", 0.5),
-        ("250µs", 0.00025), ("250us", 0.00025), ("100ns", 1e-7), (" 30s ", 30.0), (".5s", 0.5),
+        ("250µs", 0.00025), ("250us", 0.00025), ("250\u03bcs", 0.00025), ("100ns", 1e-7), (" 30s ", 30.0), (".5s", 0.5),
     ],
 )  # fmt: skip
 def test_durations_are_read_as_the_go_library_writes_them(given, seconds):
@@ -316,6 +317,27 @@ def test_the_settings_around_the_pool_keep_their_meaning():
     assert (config.workers, config.freshness.fresh, config.freshness.negative) == (1, 0.0, None)
 
 
+def test_workers_are_as_many_as_a_cache_may_have():
+    """The rule of today, in the name of the file."""
+    assert [config_of({"Workers": count}).workers for count in (1, MOST_WORKERS)] == [1, MOST_WORKERS]
+    for count in (0, MOST_WORKERS + 1, True, "2"):
+        assert f"from 1 to {MOST_WORKERS}" in problems_of({"Workers": count})["Workers"].mend
+
+
+def test_reasons_fit_what_was_given():
+    """A default is called one, and what logged nothing says which of the two fields said so."""
+    left_out = {change.new: change for change in upgraded({"WorkerPoolSize": 2}).notes}
+    assert "written out" in left_out["freshness.fresh"].reason
+    chosen = {change.new: change for change in upgraded({"PositiveFreshFor": "1m0s"}).notes}
+    assert (chosen["freshness.fresh"].kind, chosen["freshness.fresh"].reason) == (Kind.RENAMED, "")
+    for dump, words in (
+        ({"LoggingInterval": "1s"}, "nothing was logged"),
+        ({"LoggingInterval": 0, "EnableLogging": True}, "0 meant"),
+    ):
+        (reason,) = [change.reason for change in upgraded(dump).notes if change.old == "LoggingInterval"]
+        assert words in reason
+
+
 def test_what_is_dropped_shows_no_secret():
     """A store's description may have its password in it."""
     notes = upgraded({"HotStore": {"url": "redis://:hunter2@host/", "password": "hunter2"}}).notes
@@ -352,7 +374,8 @@ def test_a_file_of_the_plain_pool_has_its_defaults_written_out():
         "enabled": True, "default_buffer_size": "64KiB", "min_buffer_size": "4KiB", "max_buffer_size": "1MiB",
     }  # fmt: skip
     assert buffers_of({"enabled": False}) == msgspec.to_builtins(BufferPoolConfig(enabled=False))
-    assert set(problems_of({"schema": 1, "enabled": True, "chunk_size": "64KiB"})) == {"chunk_size"}
+    (later,) = problems_of({"schema": 1, "enabled": True, "chunk_size": "64KiB"}).values()
+    assert later.field == "chunk_size" and "is a field of schema 2 (BufferPoolConfig): say schema = 2" in later.mend
 
 
 def test_the_defaults_of_schema_2_are_those_that_release_0_1_0_wrote():

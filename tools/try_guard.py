@@ -5,8 +5,8 @@
 
 A run of the same code compares HEAD with the working tree, which must not differ in src. A seeded run compares it with a
 copy in which one function first runs an empty loop; how long a loop is 10 % of the operation is measured anew in each
-run. Everything is as `daramjwee regress --against HEAD --quick` does it. Passes (status 0) when no run of the same code
-found anything slower and at least 9 of 10 seeded ones did.
+run, beside the clean copy. Everything is as `daramjwee regress --against HEAD --quick` does it. Passes (status 0) when
+no run of the same code found anything slower and at least 9 of 10 seeded ones did.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from __future__ import annotations
 import argparse
 import ast
 import shutil
-import statistics
 import sys
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from daramjwee.bench.regress import guard, trees
-from daramjwee.bench.regress.side import Cannot, Side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 SEED = 0.10
-CALIBRATIONS = 15
-TURNS, LOOPS = 500, 100
+# A loop takes another time inside of an operation than by itself: it is made longer or shorter after what the guard sees.
+FIRST_GUESS, CALIBRATIONS = 1000, 2
+CALIBRATION = guard.Pace(restarts=5, turns=7, stages=1)
 
 
 class Slowed(NamedTuple):
@@ -83,33 +82,21 @@ def seeded(root: Path, path: Slowed, number: int) -> bool:
     """Whether the slow-down was seen."""
     with guard.workplace() as place:
         old = trees.copy_now(root, place / "tree-1")
-        loops = calibrated(old, place, path)
-        shutil.copytree(place / "tree-1", place / "tree-2", ignore=shutil.ignore_patterns("__pycache__"))
-        slow_down(place / "tree-2" / trees.PACKAGE / path.file, path, loops)
-        found = _compare(old, place / "tree-2" / "src", place, [path.scenario, path.clean])
+        loops = FIRST_GUESS
+        for attempt in range(CALIBRATIONS):
+            new = _slowed(place, f"try-{attempt + 1}", path, loops)
+            (found,) = guard.Guard(place, old, new, tell=_nobody).times([path.scenario], CALIBRATION)
+            loops = max(1, round(loops * SEED / max(found.processor.ratio - 1, SEED / 10)))
+        found = _compare(old, _slowed(place, "tree-2", path, loops), place, [path.scenario, path.clean])
     _say(f"seeded {number + 1}, {path.kind}.{path.function} by {loops} turns", found)
     return path.scenario in found.slower
 
 
-def calibrated(tree: Path, place: Path, path: Slowed) -> int:
-    """How many turns of an empty loop take SEED of the operation's processor time."""
-    (place / "shared").mkdir()
-    shares = []
-    with Side(tree, place / "shared", place / "calibration", seed=0) as side:
-        _sure(side.ask("begin", scenario=path.scenario))
-        loops = _sure(side.ask("loops", seconds=guard.BATCH_SECONDS))["loops"]
-        for _ in range(CALIBRATIONS):
-            operation = _sure(side.ask("turn", loops=loops, batches=guard.BATCHES))["processor"]
-            shares.append(operation / statistics.median(_turn_of_a_loop() for _ in range(guard.BATCHES)))
-    return round(SEED * statistics.median(shares))
-
-
-def _turn_of_a_loop() -> float:
-    begin = process_time()
-    for _ in range(LOOPS):
-        for _ in bytes(TURNS):
-            pass
-    return (process_time() - begin) / (LOOPS * TURNS)
+def _slowed(place: Path, name: str, path: Slowed, loops: int) -> Path:
+    """A copy of the first tree with the function slowed down."""
+    shutil.copytree(place / "tree-1", place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    slow_down(place / name / trees.PACKAGE / path.file, path, loops)
+    return place / name / "src"
 
 
 def slow_down(file: Path, path: Slowed, loops: int) -> None:
@@ -126,17 +113,15 @@ def slow_down(file: Path, path: Slowed, loops: int) -> None:
 
 
 def _compare(old: Path, new: Path, place: Path, names: Sequence[str]) -> guard.Comparison:
-    return guard.compare_trees(old, new, place, names, pace=guard.QUICK, title="HEAD", tell=lambda _: None)
+    return guard.compare_trees(old, new, place, names, pace=guard.QUICK, title="HEAD", tell=_nobody)
 
 
 def _sources(tree: Path) -> dict[str, bytes]:
     return {str(file.relative_to(tree)): file.read_bytes() for file in sorted(tree.rglob("*.py"))}
 
 
-def _sure(answer: dict[str, object] | Cannot) -> dict[str, float]:
-    if isinstance(answer, Cannot):
-        sys.exit(f"no calibration: {answer.reason}")
-    return answer  # type: ignore[return-value]
+def _nobody(_line: str) -> None:
+    """Nobody listens."""
 
 
 def _say(title: str, found: guard.Comparison) -> None:

@@ -307,6 +307,7 @@ def test_a_tree_too_old_for_every_scenario_is_said_to_be(repository, place):
     new = trees.copy_now(repository, place / "tree-2")
     found = compare_trees(old, new, place, ["hit", "lease"], pace=TINY, title="HEAD~1", tell=quiet)
     assert (found.compared, found.growths, found.failures, found.slower) == ((), (), {}, ())
+    assert sorted(path.name for path in place.iterdir()) == ["shared", "tree-1", "tree-2"]
     assert set(found.skipped) == {"hit", "lease"}
     text = comparison_text(found)
     assert "not compared: hit: the old tree has no such thing (ImportError: " in text

@@ -94,3 +94,9 @@ def test_outside_of_a_repository_it_is_a_usage_error_with_a_message(daramjwee, t
     assert done.returncode == 2
     assert b"is no git repository; run it in a clone, or compare with a file: --baseline FILE" in done.stderr
     assert done.stdout == b""
+
+
+def test_the_page_of_the_command_names_every_scenario():
+    """What `--only` takes."""
+    page = (SOURCE.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert [name for name in guard.SCENARIOS if f"`{name}`" not in page] == []

@@ -132,7 +132,6 @@ class Guard:
         self._shared = place / "shared"
         self._shared.mkdir(exist_ok=True)
         self._order = random.Random()
-        self._processes = 0
         self._loops: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
         self.failures: dict[str, str] = {}
@@ -216,9 +215,8 @@ class Guard:
         with ExitStack() as stack:
             sides = {}
             for n in places:
-                self._processes += 1
-                own = self._place / f"own-{self._processes:06}"
-                sides[n] = stack.enter_context(Side(trees[n], self._shared, own, seed=seed))
+                own = stack.enter_context(tempfile.TemporaryDirectory(prefix="own-", dir=self._place))
+                sides[n] = stack.enter_context(Side(trees[n], self._shared, Path(own), seed=seed))
             yield [sides[n] for n in range(len(trees))]
 
 

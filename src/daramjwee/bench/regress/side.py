@@ -53,7 +53,7 @@ class Side:
     that all sides read from; `own`: the one it writes to. `seed`: of its hashes."""
 
     def __init__(self, tree: Path, shared: Path, own: Path, *, seed: int) -> None:
-        own.mkdir(parents=True)
+        own.mkdir(parents=True, exist_ok=True)
         # Not another pipe: nobody would read it while the process works.
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}

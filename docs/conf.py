@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import daramjwee
 from daramjwee import CacheStream, CacheWriter, FileStore, MemoryStore, Store
+from daramjwee.buffers import Monitor
 from daramjwee.testing import StoreSuite
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ python_maximum_signature_line_length = 100
 nitpick_ignore_regex = [("py:.*", r"(?!daramjwee\.[A-Z]).*")]
 
 # The library makes them, or nobody does.
-_NOT_MADE_BY_PROGRAMS = (CacheStream, CacheWriter, StoreSuite, enum.Enum)
+_NOT_MADE_BY_PROGRAMS = (CacheStream, CacheWriter, Monitor, StoreSuite, enum.Enum)
 # What our tiers offer beyond `Store`.
 _OF_TIERS = ("reconfigure",)
 _ALIAS = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
@@ -64,6 +65,7 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _add_navigation)
     app.connect("autodoc-process-signature", _shorten_signature)
     app.connect("autodoc-skip-member", _skip_what_is_not_promised)
+    app.connect("autodoc-process-docstring", _drop_words_of_python)
     app.connect("build-finished", _add_front)
 
 
@@ -84,7 +86,7 @@ def _shorten_signature(
     """Aliases by their names; no parameters for classes that a program does not make."""
     if inspect.isclass(obj) and (getattr(obj, "_is_protocol", False) or issubclass(obj, _NOT_MADE_BY_PROGRAMS)):
         return "", None
-    return (_ALIAS.sub(r"\1", signature) if signature else signature), returns
+    return (_ALIAS.sub(r"\1", signature).replace("<factory>", "...") if signature else signature), returns
 
 
 def _skip_what_is_not_promised(
@@ -95,6 +97,12 @@ def _skip_what_is_not_promised(
     tier = owner in {FileStore.__name__, MemoryStore.__name__} and not hasattr(Store, name) and name not in _OF_TIERS
     text = inspect.getdoc(obj) or ""
     return tier or text.startswith(("Alias for field number", "Internal,")) or name.startswith("test_") or None
+
+
+def _drop_words_of_python(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """A value has the docstring of its type, which says nothing of it; the page does."""
+    if what == "data":
+        lines.clear()
 
 
 def _add_front(app: Sphinx, error: Exception | None) -> None:

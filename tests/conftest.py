@@ -68,6 +68,23 @@ def untraced():
     sys.settrace(trace)
 
 
+class _NoUpkeep:
+    alive = True
+
+    def keep(self, pool) -> None:
+        pool.kept = True
+
+    def leave(self, pool) -> None:
+        pool.kept = False
+
+
+@pytest.fixture
+def unkept(monkeypatch):
+    """Pools that no thread looks after: a test that looks itself would otherwise find somebody else looking."""
+    for module in ("pool", "adaptive"):
+        monkeypatch.setattr(f"daramjwee.buffers.{module}.upkeep", _NoUpkeep())
+
+
 @pytest.fixture(autouse=True, scope="session")
 def calm_machine(tmp_path_factory):
     """Pools read the pressure of a machine with plenty of memory, wherever the tests run. (Tests that read the real one, or

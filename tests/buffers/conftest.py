@@ -114,20 +114,3 @@ def explorer():
 def fake_root(tmp_path):
     """`fake_root(group=..., mounted=...)`: a `FakeRoot`, see there."""
     return partial(_beside("fake_root").FakeRoot, tmp_path)
-
-
-class _NoUpkeep:
-    alive = True
-
-    def keep(self, pool) -> None:
-        pool.kept = True
-
-    def leave(self, pool) -> None:
-        pool.kept = False
-
-
-@pytest.fixture
-def unkept(monkeypatch):
-    """Pools that no thread looks after: a test that looks itself would otherwise find somebody else looking."""
-    for module in ("pool", "adaptive"):
-        monkeypatch.setattr(f"daramjwee.buffers.{module}.upkeep", _NoUpkeep())

@@ -30,10 +30,11 @@ def git(folder, *arguments):
     )  # fmt: skip
 
 
-@pytest.fixture
-def repository(tmp_path):
-    """A repository with three commits: without the package; with one of nothing but a version; with today's."""
-    root = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A repository with three commits: without the package; with one of nothing but a version; with today's. Tests leave
+    it as it is."""
+    root = tmp_path_factory.mktemp("git") / "repository"
     package = root / trees.PACKAGE
     root.mkdir()
     git(root, "init", "-q", "-b", "main")
@@ -65,6 +66,7 @@ def quiet(_line):
 
 def test_a_revision_is_taken_from_git_and_now_from_the_folder_as_it_is(repository, tmp_path):
     """A change that is not committed is in the new tree only, and the checkout stays as it is."""
+    repository = shutil.copytree(repository, tmp_path / "changed")
     file = repository / trees.PACKAGE / "units.py"
     before = file.read_text()
     file.write_text(before + "# changed\n")

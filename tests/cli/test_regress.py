@@ -16,10 +16,10 @@ from daramjwee.errors import ConfigError
 SOURCE = Path(__file__).parents[2] / "src"
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """A checkout of today's tree, one commit old; the working directory."""
-    root = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def commit(tmp_path_factory):
+    """A checkout of today's tree, one commit old."""
+    root = tmp_path_factory.mktemp("git") / "repository"
     package = root / trees.PACKAGE
     shutil.copytree(SOURCE / "daramjwee", package, ignore=shutil.ignore_patterns("__pycache__"))
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
@@ -27,8 +27,14 @@ def repository(tmp_path, monkeypatch):
             ["git", "-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false", *arguments],
             cwd=root, check=True, capture_output=True,
         )  # fmt: skip
-    monkeypatch.chdir(root)
     return root
+
+
+@pytest.fixture
+def repository(commit, monkeypatch):
+    """The same, as the working directory."""
+    monkeypatch.chdir(commit)
+    return commit
 
 
 def test_the_same_tree_is_compared_with_its_commit(repository, monkeypatch, capsys):

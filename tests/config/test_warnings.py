@@ -28,6 +28,14 @@ def file(folder="/srv/cache", capacity="20GiB", **fields):
 # (field, unwise settings, settings that are not, a word of the reason)
 CASES = [
     ("tiers[0].capacity", {"tiers": [memory("513MiB")]}, {"tiers": [memory("448MiB")]}, "never full"),
+    ("tiers[0].capacity", {"tiers": [memory("513MiB")], "buffers": None}, {"tiers": [memory("512MiB")]}, "never full"),
+    (
+        "memory_limit",
+        {"tiers": [memory("1MiB"), file()], "memory_limit": "64MiB"},
+        {"tiers": [file()], "memory_limit": "64MiB"},
+        "entries are evicted",
+    ),
+    ("tiers[0].max_entries", {"tiers": [file(max_entries=1)]}, {"tiers": [memory(max_entries=1)]}, "never fill"),
     ("tiers[1].capacity", {"tiers": [memory("200MiB"), memory("313MiB")]}, {}, "memory tiers together"),
     ("memory_limit", {"tiers": [memory("449MiB")]}, {"tiers": [memory("448MiB")]}, "do not fit into it together"),
     ("memory_limit", {"tiers": [memory("449MiB")]}, {"tiers": [memory("449MiB")], "buffers": None}, "evicted"),

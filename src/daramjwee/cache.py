@@ -174,9 +174,9 @@ class Cache:
         """A stream of the bytes of `key`, from a tier, from a running fill, or from `fetch` (else the origin).
 
         `start`, `stop`: the bytes [start, stop) only; an empty stream where start >= stop, or start is past the end.
-        `freshness`: for this open only. `timeout`: the longest wait for the origin's answer, and later for bytes; then
-        `FetchError`. `on_orphan`: what becomes of a fill that this open starts when its last reader leaves, "finish"
-        (default) or "abort". `progress(done, total)` is called as this stream is read.
+        `freshness`: for this open only. `timeout` (a duration): the longest wait for the origin's answer, and later for
+        bytes; then `FetchError`. `on_orphan`: what becomes of a fill that this open starts when its last reader leaves,
+        "finish" (default) or "abort". `progress(done, total)` is called as this stream is read.
 
         Raises `CacheMiss` without an origin, `NotFound` when the origin says so, `FetchError` when it fails.
         """

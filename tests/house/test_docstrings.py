@@ -32,8 +32,9 @@ from daramjwee import (
 NOT_MADE_BY_PROGRAMS = (CacheStream, CacheWriter, Lease, testing.StoreSuite, enum.Enum)
 # What an annotation means, and the words that say so.
 UNITS = {
-    "float": r"second|duration|share|metric|percent|value|leases",
-    "Duration": r"second|duration|timeout|lifetime|wait|ttl",
+    "Duration": r"second|duration|\d+ s\b",
+    "Size": r"byte|[KMGT]iB",
+    "float": r"second|duration|share|percent|unit|leases|bytes",
 }
 
 

@@ -157,8 +157,8 @@ class AdaptiveBufferPool(BufferPool):
         timeout: Duration | None = None,  # noqa: ASYNC109 - the same parameters as `acquire`
         priority: Priority | None = Priority.NORMAL,
     ) -> Lease:
-        """As `acquire` (`size`, `timeout`, `priority` and errors, too), waiting without holding up the event loop, in the
-        same line."""
+        """As `acquire` (`size` in bytes, `timeout` a duration, `priority`, and errors, too), waiting without holding up the
+        event loop, in the same line."""
         count, seconds = self._parse_request(size, timeout)
         timed = perf_counter_ns()
         rank = bisect_right(self._bounds, count)

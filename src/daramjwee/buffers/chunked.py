@@ -80,8 +80,8 @@ def chunked_copy(
     Where no such chunk is free within `timeout` (None: `acquire_timeout`), one of `min_buffer_size` serves if that is
     free, which counts as a fallback; else `Overloaded` or `LimitExceeded` is raised, and no byte was moved.
 
-    `limit`, `priority`, `progress` and `cancel`: as of `BufferPool.copy`. `ConfigError` for a wrong argument, `Closed` where
-    the pool is.
+    `limit` (bytes), `timeout` (a duration), `priority`, `progress` and `cancel`: as of `BufferPool.copy`. `ConfigError` for
+    a wrong argument, `Closed` where the pool is.
     """
     began = perf_counter_ns()
     run = Copy(

@@ -47,7 +47,7 @@ NO_WAIT = (False,)
 class MemoryLedger:
     """One limit for all who hold memory: pools, memory tiers, windows of flights.
 
-    The ledger promises: what is charged never exceeds `limit`; a request that does not fit first has idle memory
+    The ledger promises: what is charged never exceeds `limit` bytes; a request that does not fit first has idle memory
     reclaimed, then waits in line, then raises `Overloaded`. A forked child begins a new `epoch` with nothing held.
     The caller promises: it credits exactly what it charged, once, in the epoch in which it was charged.
     """
@@ -168,7 +168,7 @@ class MemoryLedger:
     credit_later = credit
 
     def resize(self, limit: Size) -> None:
-        """Have another limit. A higher one wakes who waits. A lower one takes nothing back: nothing is charged until
+        """Have another `limit` of bytes. A higher one wakes who waits. A lower one takes nothing back: nothing is charged until
         enough was credited, idle memory is reclaimed, and who waits for more than it gets `LimitExceeded`."""
         bound = _parse_limit(limit)
         with self._lock:

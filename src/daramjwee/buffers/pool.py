@@ -132,8 +132,8 @@ class BufferPool:
         timeout: Duration | None = None,
         priority: Priority | None = Priority.NORMAL,
     ) -> Lease:
-        """A lease of exactly `size` bytes (None: `default_buffer_size`), waiting at most `timeout` (None:
-        `acquire_timeout`) for memory. On this pool `priority` has no effect: who waits is served first come, first
+        """A lease of exactly `size` bytes (None: `default_buffer_size`), waiting at most `timeout` (a duration;
+        None: `acquire_timeout`) for memory. On this pool `priority` has no effect: who waits is served first come, first
         served.
 
         Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
@@ -182,9 +182,9 @@ class BufferPool:
         timeout: Duration | None = None,  # noqa: ASYNC109 - the same parameters as `acquire`
         priority: Priority | None = Priority.NORMAL,
     ) -> Lease:
-        """As `acquire` (`size`, `timeout`, `priority` and errors, too), waiting without holding up the event loop, in the
-        same line. A cancelled wait leaves nothing behind; the lease is the same, and may be released from any thread or
-        task."""
+        """As `acquire` (`size` in bytes, `timeout` a duration, `priority`, and errors, too), waiting without holding up the
+        event loop, in the same line. A cancelled wait leaves nothing behind; the lease is the same, and may be released
+        from any thread or task."""
         count, seconds = self._parse_request(size, timeout)
         began = perf_counter_ns()
         rank = bisect_right(self._bounds, count)

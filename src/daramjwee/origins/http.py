@@ -37,7 +37,7 @@ class HttpOrigin:
     `base`: keys are paths below this URL. Without it a key is a whole URL, or `key` makes one of it:
     `HttpOrigin(key=lambda key: sign(bucket, key))` keeps a signature, which changes, out of the cache's keys.
     `headers` go to the host that was asked for, and to no other that it redirects to. `timeout`: the longest
-    time without a byte; `connect_timeout`: to connect. `retries`: how often a request that failed before its
+    time without a byte, a duration; `connect_timeout`: to connect. `retries`: how often a request that failed before its
     body began is sent again (no connection, broken connection, 429 and 503 with Retry-After, 502, 503, 504).
     `verify`: False trusts any certificate, text is the path of a bundle to trust. `redirects`: how
     many are followed. `pool_size`: connections kept to one host. `ConfigError` lists everything that is wrong with them.

@@ -93,8 +93,8 @@ class ScriptedOrigin:
         A step is bytes to send; an exception (or its class) to raise, before the body when it comes first; or
         something to `wait` for: a `Gate`, a `threading.Event`, a `Barrier`. `size`: "right" announces the bytes
         of all steps, None nothing, a number that number, true or not. `fail_at=n`: raise `error` after n bytes.
-        A fetch that comes with `previous` of the same `etag` gets `NotModified`. `last_modified`, `ttl`, `tags`, `digest`,
-        `attributes`, `cacheable`: as of `FetchResult`. `ValueError` for a script that cannot be played.
+        A fetch that comes with `previous` of the same `etag` gets `NotModified`. `last_modified`, `ttl` (a duration), `tags`,
+        `digest`, `attributes`, `cacheable`: as of `FetchResult`. `ValueError` for a script that cannot be played.
         """
         if error is not None and fail_at is None:
             raise ValueError(

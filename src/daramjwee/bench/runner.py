@@ -37,6 +37,7 @@ SCENARIOS = (
     "metrics",
     "file",
     "paths",
+    "endtoend",
     "fill",
 )
 # What `--keep` calls the report.

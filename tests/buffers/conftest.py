@@ -84,12 +84,33 @@ def pool():
     assert made.ledger.held == 0
 
 
+class Zeros:
+    """A source of so many zeros that fills what it is given, and touches none of it."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def readinto(self, view) -> int:
+        count = min(len(view), self.left)
+        self.left -= count
+        return count
+
+
+class Nowhere:
+    """A sink that keeps nothing."""
+
+    def write(self, piece) -> int:
+        return len(piece)
+
+
 @pytest.fixture(scope="session")
 def endpoints():
     class Endpoints:
         source = PlainSource
         read_only = ReadOnlySource
         sink = PlainSink
+        zeros = Zeros
+        nowhere = Nowhere
 
     return Endpoints
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import logging
 from contextlib import ExitStack, suppress
@@ -23,26 +22,6 @@ LIMIT = 1000 * MIB
 # Of the limit of the control group, what each level stands for here.
 SHARES = {NORMAL: 0.50, ELEVATED: 0.85, HIGH: 0.92, CRITICAL: 0.97}
 MOST = 8
-
-
-class Plain(io.RawIOBase):
-    """A source that fills what it is given, and no more than that."""
-
-    def __init__(self, count: int) -> None:
-        self.left = count
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, view) -> int:
-        count = min(len(view), self.left)
-        self.left -= count
-        return count
-
-
-class Sink:
-    def write(self, data) -> int:
-        return len(data)
 
 
 @pytest.fixture
@@ -91,11 +70,11 @@ def places(pool) -> int:
     return count
 
 
-def check_effects(pool, level, tmp_path) -> None:
+def check_effects(pool, level, tmp_path, endpoints) -> None:
     """The pool does at this level what the table says."""
     effect = EFFECTS[level]
     most = min(256 * KIB, effect.most_chunk or 256 * KIB)
-    assert pool.copy(Plain(MIB), Sink()).chunks == MIB // most
+    assert pool.copy(endpoints.zeros(MIB), endpoints.nowhere()).chunks == MIB // most
     pool.acquire(100 * KIB).release()
     pool.look_after()
     assert (pool.stats().idle_bytes > 0) is effect.keeps_idle
@@ -108,20 +87,20 @@ def check_effects(pool, level, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("level", list(PressureLevel))
-def test_each_level_changes_what_the_table_says_and_all_of_it_passes(pool, root, clock, tmp_path, level):
-    check_effects(pool, NORMAL, tmp_path)
+def test_each_level_changes_what_the_table_says_and_all_of_it_passes(pool, root, clock, tmp_path, level, endpoints):
+    check_effects(pool, NORMAL, tmp_path, endpoints)
     step(pool, root, clock, level)
     assert pool.pressure is level
-    check_effects(pool, level, tmp_path)
+    check_effects(pool, level, tmp_path, endpoints)
     assert calm_down(pool, root, clock)[-1] is NORMAL
-    check_effects(pool, NORMAL, tmp_path)
+    check_effects(pool, NORMAL, tmp_path, endpoints)
 
 
-def test_the_levels_one_after_the_other_up_and_down(pool, root, clock, tmp_path):
+def test_the_levels_one_after_the_other_up_and_down(pool, root, clock, tmp_path, endpoints):
     for level in (*PressureLevel, HIGH, CRITICAL):
         step(pool, root, clock, level)
         assert pool.pressure is max(level, pool.pressure)
-        check_effects(pool, pool.pressure, tmp_path)
+        check_effects(pool, pool.pressure, tmp_path, endpoints)
     assert calm_down(pool, root, clock) == [CRITICAL, HIGH, ELEVATED, NORMAL]
 
 

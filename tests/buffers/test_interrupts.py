@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import io
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -33,26 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.usefixtures("untraced", "unkept"),
 ]
-
-
-class Plain(io.RawIOBase):
-    """A source of so many zeros."""
-
-    def __init__(self, count: int) -> None:
-        self.left = count
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, view) -> int:
-        count = min(len(view), self.left)
-        self.left -= count
-        return count
-
-
-class Sink:
-    def write(self, data) -> int:
-        return len(data)
 
 
 class Interrupt:
@@ -165,7 +144,7 @@ def test_an_interrupt_anywhere_in_leases_leaves_nothing(make) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_an_interrupt_anywhere_where_the_system_refuses_memory_leaves_nothing(make, monkeypatch) -> None:
+def test_an_interrupt_anywhere_where_the_system_refuses_memory_leaves_nothing(make, monkeypatch, endpoints) -> None:
     """Copies by less, by the reserve, a tee by the reserve, and a lease in vain; the reserve's turn comes back, too."""
     real = arenas._map
     most = [0]
@@ -177,8 +156,8 @@ def test_an_interrupt_anywhere_where_the_system_refuses_memory_leaves_nothing(ma
 
     def act(pool: BufferPool) -> None:
         for most[0] in (64 * KIB, 0):
-            pool.copy(Plain(300 * KIB), Sink())
-        with pool.tee(Plain(300 * KIB), Sink()) as reader:
+            pool.copy(endpoints.zeros(300 * KIB), endpoints.nowhere())
+        with pool.tee(endpoints.zeros(300 * KIB), endpoints.nowhere()) as reader:
             reader.read()
         with suppress(Overloaded):
             pool.acquire(5000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-import io
 import mmap
 import os
 import random
@@ -67,47 +66,27 @@ def pool():
     assert made.ledger.held == 0
 
 
-class Plain(io.RawIOBase):
-    """A source that fills the memory it is given."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, view) -> int:
-        count = min(len(view), len(self.data) - self.at)
-        view[:count] = self.data[self.at : self.at + count]
-        self.at += count
-        return count
-
-
-class Sink(io.BytesIO):
-    """Keeps what it is given; copied, as it must."""
-
-
 def everything(nth: int, size: int) -> bool:
     return True
 
 
-def test_a_copy_goes_through_a_smaller_chunk_when_that_is_all_there_is(system, pool):
+def test_a_copy_goes_through_a_smaller_chunk_when_that_is_all_there_is(system, pool, endpoints):
     system.refuses = lambda nth, size: size > 64 * KIB
-    sink = Sink()
-    result = pool.copy(Plain(CONTENT), sink)
+    sink = endpoints.sink()
+    result = pool.copy(endpoints.source(CONTENT), sink)
     stats = pool.stats()
-    assert sink.getvalue() == CONTENT and result.bytes == len(CONTENT)
+    assert sink.data == CONTENT and result.bytes == len(CONTENT)
     assert result.chunks == -(-len(CONTENT) // (64 * KIB))
     assert (stats.fallbacks, stats.reserve_uses) == (1, 0) and stats.refusals > 0
 
 
-def test_pressure_is_critical_from_the_moment_of_the_refusal_and_what_is_idle_goes_back(system, pool):
+def test_pressure_is_critical_from_the_moment_of_the_refusal_and_what_is_idle_goes_back(system, pool, endpoints):
     heard = []
     pool.monitor.listen(heard.append)
     pool.acquire(MIB).release()
     assert pool.stats().idle_bytes > 0
     system.refuses = everything
-    pool.copy(Plain(CONTENT), Sink())  # through the chunk of 1 MiB
+    pool.copy(endpoints.source(CONTENT), endpoints.sink())  # through the chunk of 1 MiB
     assert pool.pressure is PressureLevel.CRITICAL
     pool.look_after()
     assert pool.stats().arena_bytes == 0
@@ -124,12 +103,12 @@ def test_a_free_chunk_of_a_larger_size_serves_before_anything_is_given_back(syst
     assert pool.stats().refusals > 0
 
 
-def test_with_no_memory_at_all_a_copy_goes_through_the_reserve(system, pool, caplog):
+def test_with_no_memory_at_all_a_copy_goes_through_the_reserve(system, pool, caplog, endpoints):
     system.refuses = everything
     for number in (1, 2):
-        sink = Sink()
-        assert pool.copy(Plain(CONTENT), sink).bytes == len(CONTENT)
-        assert sink.getvalue() == CONTENT
+        sink = endpoints.sink()
+        assert pool.copy(endpoints.source(CONTENT), sink).bytes == len(CONTENT)
+        assert sink.data == CONTENT
         assert (pool.stats().reserve_uses, pool.stats().fallbacks) == (number, number)
     assert pool.stats().arena_bytes == 0 and not reserve.turn.locked()
 
@@ -166,23 +145,23 @@ def test_a_lease_that_cannot_be_had_says_what_the_system_said_and_what_to_do(sys
     pool.acquire(300_000).release()
 
 
-def test_a_tee_reads_through_the_reserve_and_does_not_keep_it(system, pool):
+def test_a_tee_reads_through_the_reserve_and_does_not_keep_it(system, pool, endpoints):
     system.refuses = everything
-    sink = Sink()
-    with pool.tee(Plain(CONTENT), sink) as tee:
+    sink = endpoints.sink()
+    with pool.tee(endpoints.source(CONTENT), sink) as tee:
         assert tee.read(100) == CONTENT[:100]
         assert not reserve.turn.locked()
-        with pool.tee(Plain(CONTENT), Sink()) as other:
+        with pool.tee(endpoints.source(CONTENT), endpoints.sink()) as other:
             assert other.read() == CONTENT
         assert tee.read() == CONTENT[100:]
-    assert sink.getvalue() == CONTENT
+    assert sink.data == CONTENT
     stats = pool.stats()
     assert (stats.copies, stats.fallbacks) == (2, 2) and stats.reserve_uses >= 2
 
 
-def test_a_tee_goes_on_with_chunks_when_there_is_memory_again(system, pool):
+def test_a_tee_goes_on_with_chunks_when_there_is_memory_again(system, pool, endpoints):
     system.refuses = everything
-    with pool.tee(Plain(CONTENT), Sink()) as tee:
+    with pool.tee(endpoints.source(CONTENT), endpoints.sink()) as tee:
         tee.read(10)
         system.refuses = lambda nth, size: False
         assert tee.read() == CONTENT[10:]
@@ -190,7 +169,7 @@ def test_a_tee_goes_on_with_chunks_when_there_is_memory_again(system, pool):
 
 
 @pytest.mark.parametrize("pooled", [True, False])
-def test_a_chunked_copy_takes_less(monkeypatch, system, pool, pooled):
+def test_a_chunked_copy_takes_less(monkeypatch, system, pool, pooled, endpoints):
     system.refuses = everything
     real = mmap.mmap
 
@@ -205,19 +184,19 @@ def test_a_chunked_copy_takes_less(monkeypatch, system, pool, pooled):
 
     Scarce.mmap = Scarce.map
     monkeypatch.setattr(chunked, "mmap", Scarce)
-    sink = Sink()
-    result = chunked_copy(Plain(CONTENT), sink, pool=pool if pooled else None)
-    assert sink.getvalue() == CONTENT
+    sink = endpoints.sink()
+    result = chunked_copy(endpoints.source(CONTENT), sink, pool=pool if pooled else None)
+    assert sink.data == CONTENT
     assert result.chunks == -(-len(CONTENT) // (RESERVE_BYTES if pooled else 16 * KIB))
 
 
-def test_copies_take_turns_in_the_reserve(system, pool):
+def test_copies_take_turns_in_the_reserve(system, pool, endpoints):
     """16 at once; never two in it, and none is left out."""
     system.refuses = everything
     inside = threading.Lock()
     wrong = []
 
-    class Alone(Plain):
+    class Alone(endpoints.source):
         def readinto(self, view) -> int:
             if not inside.acquire(blocking=False):
                 wrong.append("two in the reserve at once")
@@ -228,9 +207,9 @@ def test_copies_take_turns_in_the_reserve(system, pool):
                 inside.release()
 
     def work() -> None:
-        sink = Sink()
+        sink = endpoints.sink()
         pool.copy(Alone(CONTENT), sink, timeout=30)
-        if sink.getvalue() != CONTENT:
+        if sink.data != CONTENT:
             wrong.append("other bytes came out")
 
     threads = [threading.Thread(target=work) for _ in range(16)]
@@ -241,23 +220,23 @@ def test_copies_take_turns_in_the_reserve(system, pool):
     assert not wrong and pool.stats().reserve_uses == 16 == pool.stats().copies
 
 
-def test_who_waits_for_the_reserve_in_vain_gets_the_error_of_the_system(system, pool):
+def test_who_waits_for_the_reserve_in_vain_gets_the_error_of_the_system(system, pool, endpoints):
     system.refuses = everything
     room = reserve.borrow(0)
     assert room is not None
     with room, pytest.raises(Refused, match="the system gives no"):
-        pool.copy(Plain(CONTENT), Sink(), timeout=0.01)
-    pool.copy(Plain(CONTENT), Sink())
+        pool.copy(endpoints.source(CONTENT), endpoints.sink(), timeout=0.01)
+    pool.copy(endpoints.source(CONTENT), endpoints.sink())
 
 
-def test_who_waits_for_the_reserve_is_served_by_memory_that_is_to_be_had_meanwhile(system, pool):
+def test_who_waits_for_the_reserve_is_served_by_memory_that_is_to_be_had_meanwhile(system, pool, endpoints):
     system.refuses = lambda nth, size: nth <= 8
     room = reserve.borrow(0)
     assert room is not None
     with room:
-        sink = Sink()
-        pool.copy(Plain(CONTENT), sink, timeout=60)
-    assert sink.getvalue() == CONTENT and pool.stats().reserve_uses == 0
+        sink = endpoints.sink()
+        pool.copy(endpoints.source(CONTENT), sink, timeout=60)
+    assert sink.data == CONTENT and pool.stats().reserve_uses == 0
 
 
 def test_what_serves_instead_of_the_reserve_is_as_large_as_it_says(system, pool):
@@ -269,7 +248,7 @@ def test_what_serves_instead_of_the_reserve_is_as_large_as_it_says(system, pool)
         assert lease.size == len(lease.view) == 16 * KIB
 
 
-def test_memory_that_a_sink_kept_is_never_lent_again(system, pool):
+def test_memory_that_a_sink_kept_is_never_lent_again(system, pool, endpoints):
     system.refuses = everything
     kept = []
 
@@ -279,13 +258,13 @@ def test_memory_that_a_sink_kept_is_never_lent_again(system, pool):
             return len(data)
 
     before = reserve.chunk
-    pool.copy(Plain(CONTENT), Keeps())
+    pool.copy(endpoints.source(CONTENT), Keeps())
     assert reserve.chunk is not before and not reserve.turn.locked()
     seen = bytes(kept[0])
     system.refuses = lambda nth, size: False
     reserve.lay_by()
     system.refuses = everything
-    pool.copy(Plain(bytes(MIB)), Sink())
+    pool.copy(endpoints.source(bytes(MIB)), endpoints.sink())
     assert bytes(kept[0]) == seen
 
 
@@ -332,13 +311,13 @@ def test_a_forked_child_has_a_reserve_of_its_own():
         assert os.waitpid(child, 0)[1] == 0
 
 
-def lease_some(pool) -> bytes:
+def lease_some(pool, endpoints) -> bytes:
     for size in (100, 5000, 70_000, 300_000, MIB, 3 * MIB):
         pool.acquire(size).release()
     return CONTENT
 
 
-def lease_in_a_task(pool) -> bytes:
+def lease_in_a_task(pool, endpoints) -> bytes:
     async def work() -> None:
         for size in (100, 300_000, 3 * MIB):
             (await pool.acquire_async(size)).release()
@@ -347,23 +326,23 @@ def lease_in_a_task(pool) -> bytes:
     return CONTENT
 
 
-def copy_plain(pool) -> bytes:
-    sink = Sink()
-    pool.copy(Plain(CONTENT), sink)
-    return sink.getvalue()
+def copy_plain(pool, endpoints) -> bytes:
+    sink = endpoints.sink()
+    pool.copy(endpoints.source(CONTENT), sink)
+    return sink.data
 
 
-def copy_chunked(pool) -> bytes:
-    sink = Sink()
-    chunked_copy(Plain(CONTENT), sink, pool=pool)
-    return sink.getvalue()
+def copy_chunked(pool, endpoints) -> bytes:
+    sink = endpoints.sink()
+    chunked_copy(endpoints.source(CONTENT), sink, pool=pool)
+    return sink.data
 
 
-def tee(pool) -> bytes:
-    sink = Sink()
-    with pool.tee(Plain(CONTENT), sink) as reader:
+def tee(pool, endpoints) -> bytes:
+    sink = endpoints.sink()
+    with pool.tee(endpoints.source(CONTENT), sink) as reader:
         assert reader.read() == CONTENT
-    return sink.getvalue()
+    return sink.data
 
 
 LEASES = (lease_some, lease_in_a_task)
@@ -371,7 +350,7 @@ LEASES = (lease_some, lease_in_a_task)
 
 @pytest.mark.parametrize("work", [lease_some, lease_in_a_task, copy_plain, copy_chunked, tee])
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-def test_each_mapping_in_turn_is_refused(system, work, lasting):
+def test_each_mapping_in_turn_is_refused(system, work, lasting, endpoints):
     """The first, the second, ... until a run asks for fewer: right bytes or a clear error, and nothing is left."""
     for nth in range(1, 1000):
         system.asked = 0
@@ -381,7 +360,7 @@ def test_each_mapping_in_turn_is_refused(system, work, lasting):
             # A lease may fail, with the words of the system; what can go through any chunk may not.
             said = []
             try:
-                assert work(pool) == CONTENT
+                assert work(pool, endpoints) == CONTENT
             except Overloaded as error:
                 said.append(str(error))
             assert not said or (work in LEASES and "the system gives no" in said[0])

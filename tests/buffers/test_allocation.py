@@ -84,14 +84,14 @@ def test_a_child_forked_while_another_thread_changes_what_is_watched_goes_on():
             inside.set()
             assert go.wait(30)
 
-        collector.watch = stand_still  # type: ignore[method-assign]
+        collector.watch = stand_still
         try:
             other = BufferPool(PLAIN)
             thread = threading.Thread(target=other.reconfigure, args=(DETAILED,))
             thread.start()
             assert inside.wait(30)
         finally:
-            del collector.watch  # type: ignore[method-assign]
+            del collector.watch
         child = os.fork()
         if not child:
             status = 1

@@ -103,7 +103,7 @@ class Line:
 def test_operations_and_bytes_are_reserved_in_one_request():
     """One more of either is refused; given back, it fits again."""
     gate = LargeOperationGate(2, "1MiB")
-    first = gate.acquire("600KiB")  # type: ignore[arg-type]  # text serves as well
+    first = gate.acquire("600KiB")
     assert repr(gate) == "<LargeOperationGate 1/2 busy (600KiB of 1MiB), 0 waiting>"
     assert gate.try_acquire(425 * 1024) is None, "too many bytes"
     second = gate.acquire(424 * 1024)
@@ -152,7 +152,7 @@ def test_a_priority_and_a_timeout_that_cannot_be_are_refused():
     """Not only under load, when it is too late to notice."""
     gate = LargeOperationGate(4)
     with pytest.raises(ConfigError, match=r"priority = 'high': must be one of Priority.HIGH, Priority.NORMAL"):
-        gate.acquire(priority="high")  # type: ignore[arg-type]  # that is what is refused
+        gate.acquire(priority="high")
     with pytest.raises(ConfigError, match="timeout"):
         gate.acquire(timeout=-1)
     with pytest.raises(ConfigError, match="timeout"):

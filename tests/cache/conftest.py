@@ -45,7 +45,7 @@ def make_cache(
 
     def make(**settings: object) -> Cache:
         arguments = {"origin": origin, "clock": clock, "memory_limit": "64MiB"} | settings
-        cache = Cache(*make_tiers(request.param, tmp_path / str(len(built))), **arguments)  # type: ignore[arg-type]
+        cache = Cache(*make_tiers(request.param, tmp_path / str(len(built))), **arguments)
         built.append(cache)
         return cache
 

@@ -140,7 +140,7 @@ def test_what_a_program_made_cannot_be_made_from_its_name() -> None:
 
 def _read(cache: Cache, key: str, results: object) -> None:
     with cache:
-        results.put((cache.get(key), cache.config.workers))  # type: ignore[attr-defined]  # a queue
+        results.put((cache.get(key), cache.config.workers))
 
 
 def test_a_cache_is_handed_to_another_process(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_store_with_the_required_members_is_a_tier_like_any_other(
         "above files": [plain, FileStore(tmp_path, capacity="64MiB")],
         "below memory": [MemoryStore("4MiB"), plain],
     }[place]
-    with Cache(*tiers, origin=origin) as cache:  # type: ignore[arg-type]
+    with Cache(*tiers, origin=origin) as cache:
         for key, data in (("k", b"data"), ("big", BIG)):
             for _ in range(2):
                 with cache.open(key) as stream:
@@ -181,7 +181,7 @@ def test_a_tier_that_fails_fails_no_read(origin: ScriptedOrigin, tmp_path: Path,
         plain.failing = {failing}
         files = FileStore(tmp_path / str(place), capacity="64MiB")
         tiers = ([plain], [plain, files], [MemoryStore("4MiB"), plain])[place]
-        with Cache(*tiers, origin=origin) as cache:  # type: ignore[arg-type]
+        with Cache(*tiers, origin=origin) as cache:
             for key, data in (("k", b"data"), ("big", BIG), ("k", b"data")):
                 with cache.open(key) as stream:
                     assert b"".join(stream) == data, (place, key)
@@ -192,7 +192,7 @@ def test_a_tier_that_fails_fails_no_read(origin: ScriptedOrigin, tmp_path: Path,
 
 def test_a_set_that_no_tier_can_keep_is_an_error_and_the_old_value_is_gone(plain: PlainStore) -> None:
     """The program meant to replace it: an older value must not be served for the newer."""
-    with Cache(plain) as cache:  # type: ignore[arg-type]
+    with Cache(plain) as cache:
         cache.set("k", b"old")
         plain.failing = {"commit"}
         with pytest.raises(StoreError, match="as told"):
@@ -210,7 +210,7 @@ def test_a_set_that_no_tier_can_keep_is_an_error_and_the_old_value_is_gone(plain
 
 def test_a_delete_that_a_tier_fails_is_said_after_all_were_tried(plain: PlainStore, tmp_path: Path) -> None:
     """The program must know that the old value may come back; a set is refused for the same reason."""
-    with Cache(FileStore(tmp_path, capacity="64MiB"), plain) as cache:  # type: ignore[arg-type]
+    with Cache(FileStore(tmp_path, capacity="64MiB"), plain) as cache:
         cache.set("k", b"old")
         assert cache._engine.flights.workers.wait_idle(30)
         plain.failing = {"delete"}
@@ -228,7 +228,7 @@ def test_a_promotion_that_fails_serves_the_lower_tier(plain: PlainStore, tmp_pat
     plain.failing = {"stage"}
     with Cache(FileStore(tmp_path, capacity="64MiB")) as cache:
         cache.set("k", b"data")
-    with Cache(plain, FileStore(tmp_path, capacity="64MiB")) as cache:  # type: ignore[arg-type]
+    with Cache(plain, FileStore(tmp_path, capacity="64MiB")) as cache:
         for _ in range(2):
             with cache.open("k") as stream:
                 assert (stream.status, stream.read()) == (Status.HIT, b"data")

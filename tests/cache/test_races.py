@@ -267,13 +267,13 @@ def test_an_interrupt_while_reading_leaves_the_fill_right(cache: Cache) -> None:
             raise last
         yield last
 
-    with pytest.raises(KeyboardInterrupt), cache.open("k", lambda request: body(KeyboardInterrupt())) as stream:  # type: ignore[return-value,arg-type]
+    with pytest.raises(KeyboardInterrupt), cache.open("k", lambda request: body(KeyboardInterrupt())) as stream:
         assert stream.read1(10) == b"first"
         other = cache.open("k")
         stream.read1(10)
     with other, pytest.raises(FillAborted):
         other.read()
-    assert cache.get("k", lambda request: body(b"second")) == b"firstsecond"  # type: ignore[return-value,arg-type]
+    assert cache.get("k", lambda request: body(b"second")) == b"firstsecond"
 
 
 def test_not_found_reaches_everybody_who_waits(cache: Cache) -> None:

@@ -90,7 +90,7 @@ def test_a_big_object_of_known_or_unknown_size_is_kept_whole(cache: Cache, origi
 def test_every_form_of_body_works(cache: Cache, body: Callable[[bytes], object]) -> None:
     """Buffers, readables, iterables, and results around them."""
     data = b"any form of body"
-    assert cache.get("k", lambda request: body(data)) == data  # type: ignore[arg-type,return-value]
+    assert cache.get("k", lambda request: body(data)) == data
     assert cache.get("k") == data
 
 
@@ -377,9 +377,9 @@ def test_keys_are_any_text_exactly(cache: Cache, origin: ScriptedOrigin, key: st
 def test_what_is_no_key_is_refused_before_anything_happens(cache: Cache, origin: ScriptedOrigin, key: object) -> None:
     """A clear error, and the origin is not asked."""
     with pytest.raises(ConfigError, match="key"):
-        cache.open(key)  # type: ignore[arg-type]
+        cache.open(key)
     with pytest.raises(ConfigError, match="key"):
-        cache.set(key, b"x")  # type: ignore[arg-type]
+        cache.set(key, b"x")
     assert origin.fetches() == 0
 
 
@@ -405,18 +405,18 @@ def test_two_unicode_forms_are_two_keys(cache: Cache) -> None:
 def test_bad_arguments_are_named(cache: Cache, origin: ScriptedOrigin, arguments: dict[str, object]) -> None:
     """`ConfigError` names the field, and nothing was fetched."""
     with pytest.raises(ConfigError, match=next(iter(arguments))):
-        cache.open("k", **arguments)  # type: ignore[arg-type]
+        cache.open("k", **arguments)
     assert origin.fetches() == 0
     cache.set("k", b"there")
     with pytest.raises(ConfigError, match=next(iter(arguments))):
-        cache.open("k", **arguments)  # type: ignore[arg-type]  # a hit is no reason to let it pass
+        cache.open("k", **arguments)
 
 
 def test_what_refresh_refuses_is_said_of_refresh(cache: Cache, origin: ScriptedOrigin) -> None:
     """The error names the call that was made."""
     for arguments in ({"timeout": "soon"}, {"fetch": 7}):
         with pytest.raises(ConfigError, match=f"refresh has 1 problem:\n  {next(iter(arguments))} = "):
-            cache.refresh("k", **arguments)  # type: ignore[arg-type]
+            cache.refresh("k", **arguments)
     assert origin.fetches() == 0
 
 
@@ -436,7 +436,7 @@ def test_a_coroutine_function_is_refused_by_the_sync_door(cache: Cache) -> None:
         return b""
 
     with pytest.raises(TypeError, match="no asynchronous door"):
-        cache.get("k", fetch)  # type: ignore[arg-type]
+        cache.get("k", fetch)
 
 
 def test_a_lost_stream_warns_with_the_place_that_opened_it(cache: Cache, origin: ScriptedOrigin) -> None:

@@ -40,7 +40,7 @@ def test_an_object_larger_than_every_tier_is_streamed_whole(
     cache: Cache, origin: ScriptedOrigin, size: str | None
 ) -> None:
     """Of known size it never touches the tier; of unknown size it moves to the window when the tier is full."""
-    origin.script("big", *STEPS, size=size)  # type: ignore[arg-type]
+    origin.script("big", *STEPS, size=size)
     with no_leaks(cache, threads=False):
         for _ in range(2):
             with cache.open("big") as stream:
@@ -59,7 +59,7 @@ def test_readers_share_the_window_and_all_get_every_byte(
 ) -> None:
     """One fetch for all that came before the window moved on; the others fetch for themselves, visibly."""
     gate = Gate()
-    origin.script("big", STEPS[0], gate, *STEPS[1:], size=size)  # type: ignore[arg-type]
+    origin.script("big", STEPS[0], gate, *STEPS[1:], size=size)
     barrier = threading.Barrier(6, action=gate.open)
 
     def read(number: int) -> tuple[Status, bytes]:

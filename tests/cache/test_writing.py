@@ -52,7 +52,7 @@ def test_what_was_set_is_read_back(cache: Cache, data: bytes) -> None:
 @pytest.mark.parametrize("form", [bytes, bytearray, io.BytesIO, lambda d: iter([d[:9], d[9:]]), lambda d: [d]])
 def test_every_form_of_data_may_be_set(cache: Cache, form: Callable[[bytes], object]) -> None:
     """Buffers, readables and iterables."""
-    cache.set("k", form(BIG))  # type: ignore[arg-type]
+    cache.set("k", form(BIG))
     assert cache.get("k") == BIG
 
 
@@ -146,10 +146,10 @@ def test_bad_metadata_is_refused_by_name(cache: Cache, field: str, value: object
     """`ConfigError` names the call, the key and the field; the key stays as it was."""
     cache.set("k", b"before")
     with pytest.raises(ConfigError, match=f"set of 'k' has 1 problem:\n  {field} = "):
-        cache.set("k", b"after", **{field: value})  # type: ignore[arg-type]
+        cache.set("k", b"after", **{field: value})
     if field != "digest":
         with pytest.raises(ConfigError, match=f"writer of 'k' has 1 problem:\n  {field} = "):
-            cache.writer("k", **{field: value})  # type: ignore[arg-type]
+            cache.writer("k", **{field: value})
     assert cache.get("k") == b"before"
 
 
@@ -158,7 +158,7 @@ def test_what_is_no_body_is_refused_as_bad_input_of_set(cache: Cache, data: obje
     """No fetcher had a part in it; the key stays as it was."""
     cache.set("k", b"before")
     with pytest.raises(ConfigError, match="set of 'k' has 1 problem:\n  data = "):
-        cache.set("k", data)  # type: ignore[arg-type]
+        cache.set("k", data)
     assert cache.get("k") == b"before"
 
 
@@ -297,7 +297,7 @@ def test_bad_settings_are_all_named_at_once(arguments: dict[str, object], fields
     """`ConfigError` lists every problem of a constructor."""
     tiers = arguments.pop("tiers", (MemoryStore("1MiB"),))
     with pytest.raises(ConfigError) as caught:
-        Cache(*tiers, **arguments)  # type: ignore[arg-type,misc]
+        Cache(*tiers, **arguments)
     assert len(caught.value.problems) == len(fields)
     for field in fields:
         assert caught.match(field)

@@ -62,7 +62,7 @@ def test_a_disk_that_fills_up_during_a_fill_fails_no_reader(tmp_path: Path, size
         folder = tmp_path / str(nth)
         files = FaultyFiles(("write",), nth, for_good=True)
         origin = ScriptedOrigin()
-        origin.script("big", *STEPS, size=size)  # type: ignore[arg-type]
+        origin.script("big", *STEPS, size=size)
         with Cache(make_store(folder, files), origin=origin, memory_limit="32MiB") as cache:
             with no_leaks(cache, threads=False), cache.open("big") as stream:
                 got = hashlib.sha256()

@@ -145,7 +145,7 @@ def test_an_abort_ends_a_fill_whose_thread_has_not_come_yet(close_first: bool) -
     origin, fillers = ScriptedOrigin(), LateFillers()
     origin.script("k", *[BODY] * 4)
     cache = Cache(MemoryStore("8MiB"), origin=origin, memory_limit="32MiB")
-    cache._engine.flights.fillers = fillers  # type: ignore[assignment]  # it has what is used of one
+    cache._engine.flights.fillers = fillers
     stream = cache.open("k")
     assert stream.read(1) == BODY[:1] and len(fillers.jobs) == 1
     if close_first:
@@ -172,7 +172,7 @@ def test_a_fill_that_is_aborted_while_its_thread_is_being_asked_for_ends() -> No
             cache.close(Drain.ABORT)
             return super().submit(job)
 
-    cache._engine.flights.fillers = Closing()  # type: ignore[assignment]  # as above
+    cache._engine.flights.fillers = Closing()
     with cache.open("k") as stream, pytest.raises(Closed):
         stream.read()
     assert origin.open_bodies == 0

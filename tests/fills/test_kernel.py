@@ -40,9 +40,9 @@ def thaw(frozen: tuple[object, ...], kind: type[FlightKernel] = FlightKernel) ->
     kernel = kind(window=1)
     for name, value in zip(FlightKernel.__slots__, frozen, strict=True):
         if name == "readers":
-            value = dict(value)  # type: ignore[call-overload]
+            value = dict(value)
         elif name == "detached":
-            value = set(value)  # type: ignore[call-overload]
+            value = set(value)
         setattr(kernel, name, value)
     return kernel
 
@@ -243,7 +243,7 @@ class _ForgetsToHoldBack(FlightKernel):
 
     __slots__ = ()
 
-    def turn(self, reader: int, offset: int, least: int, most: int):  # type: ignore[no-untyped-def]
+    def turn(self, reader: int, offset: int, least: int, most: int):
         size, self.size = self.size, None
         try:
             return super().turn(reader, offset, least, most)
@@ -266,7 +266,7 @@ class _SleepsThroughTheRole(FlightKernel):
 
     __slots__ = ()
 
-    def turn(self, reader: int, offset: int, least: int, most: int):  # type: ignore[no-untyped-def]
+    def turn(self, reader: int, offset: int, least: int, most: int):
         turn = super().turn(reader, offset, least, most)
         return turn if turn.do is not Do.PUMP else turn._replace(do=Do.WAIT, amount=offset + least)
 

@@ -43,7 +43,7 @@ def test_freshness_takes_every_form_of_duration_and_never_changes() -> None:
 def test_freshness_names_every_field_that_is_no_duration() -> None:
     """All at once, each with its value."""
     with pytest.raises(ConfigError) as caught:
-        Freshness(fresh="soon", stale_if_error=-1, negative=object())  # type: ignore[arg-type]
+        Freshness(fresh="soon", stale_if_error=-1, negative=object())
     assert [problem.field for problem in caught.value.problems] == ["fresh", "stale_if_error", "negative"]
     assert "Freshness has 3 problems" in str(caught.value)
 
@@ -70,7 +70,7 @@ def test_a_result_takes_its_body_first_and_the_rest_by_name() -> None:
     assert (one.body, one.size, one.cacheable) == (b"x", 1, True)
     assert one.attributes is not two.attributes
     with pytest.raises(TypeError):
-        FetchResult(b"x", 1)  # type: ignore[misc]
+        FetchResult(b"x", 1)
 
 
 def test_every_error_is_a_daramjwee_error_with_an_exit_status() -> None:
@@ -121,7 +121,7 @@ def test_a_long_value_does_not_drown_the_message(value: object) -> None:
 def test_only_bytes_are_told_to_be_decoded(key: object, advised: bool) -> None:
     """Nothing else can be."""
     with pytest.raises(ConfigError, match="must be str") as caught:
-        check_key(key)  # type: ignore[arg-type]
+        check_key(key)
     assert ("decode" in str(caught.value)) is advised
 
 

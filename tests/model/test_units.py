@@ -38,7 +38,7 @@ def test_a_size_is_an_int_or_text_with_a_unit(text: int | str, size: int) -> Non
 def test_what_is_no_size_is_refused_with_an_example(text: object) -> None:
     """The message shows what would be accepted."""
     with pytest.raises(ValueError, match="64KiB"):
-        parse_size(text)  # type: ignore[arg-type]
+        parse_size(text)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_duration_is_seconds_a_timedelta_or_text(text: float | str | timedelta
 def test_what_is_no_duration_is_refused_with_an_example(text: object) -> None:
     """The message shows what would be accepted."""
     with pytest.raises(ValueError, match="30s"):
-        parse_duration(text)  # type: ignore[arg-type]
+        parse_duration(text)
 
 
 @given(st.integers(0, 2**50))

@@ -75,7 +75,7 @@ def test_the_last_of_two_processes_to_commit_is_what_a_start_finds(tmp_path: Pat
 class ForgottenByTheServer(Files):
     failing = False
 
-    def fstat(self, fd: int) -> os.stat_result:  # type: ignore[override]
+    def fstat(self, fd: int) -> os.stat_result:
         if self.failing:
             raise OSError(116, "stale file handle")
         return os.fstat(fd)

@@ -122,7 +122,7 @@ class Returning(Plain):
         self.at += len(piece)
         return piece
 
-    readinto = None  # type: ignore[assignment]  # as an object without it
+    readinto = None
 
 
 class Checksum:

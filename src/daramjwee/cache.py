@@ -360,9 +360,10 @@ class Cache:
     def reconfigure(self, **changes: Any) -> CacheConfig:
         """Change settings while the cache is in use, all of them or none; the configuration that holds then.
 
-        `changes`: fields of `CacheConfig`. A mapping for `freshness` or `buffers` changes those fields of it. Of `tiers`
-        (all of them, in their order) `capacity`, `max_entries` and `max_object_size` can change; entries beyond a new
-        limit leave at once. What is running goes on under the settings it began with.
+        `changes`: fields of `CacheConfig`, or dotted names of single ones (`**{"tiers[0].capacity": "1GiB"}`). A mapping for
+        `freshness` or `buffers` changes those fields of it. Of `tiers` (all of them, in their order) `capacity`,
+        `max_entries` and `max_object_size` can change; entries beyond a new limit leave at once. What is running goes on
+        under the settings it began with.
         Raises `ConfigError` that lists every problem, also each field that needs a new cache; nothing is changed then.
         """
         from daramjwee.engine.reconfigure import reconfigure

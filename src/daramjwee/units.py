@@ -40,6 +40,8 @@ def parse_size(value: Size) -> int:
             raise ValueError(f"must not be negative; {SIZE_MEND}")
         return value
     number, unit = _split(value, _SIZE_UNITS, SIZE_MEND)
+    if not math.isfinite(number * _SIZE_UNITS[unit]):
+        raise ValueError(f"is more than a number can say; {SIZE_MEND}")
     return int(number * _SIZE_UNITS[unit])
 
 
@@ -53,8 +55,11 @@ def parse_duration(value: Duration) -> float:
         seconds = number * _DURATION_UNITS[unit]
     elif hasattr(value, "total_seconds"):
         seconds = value.total_seconds()
-    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        raise ValueError(DURATION_MEND)
+    try:
+        if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+            raise ValueError(DURATION_MEND)
+    except OverflowError:  # an int that no float holds
+        raise ValueError(f"is more than a number can say; {DURATION_MEND}") from None
     if seconds < 0:
         raise ValueError(f"must not be negative; {DURATION_MEND}")
     return float(seconds)

@@ -138,25 +138,19 @@ def test_what_a_program_made_cannot_be_made_from_its_name() -> None:
 # -- in another process --------------------------------------------------------------------------------------
 
 
-def _read(cache: Cache, key: str, results: object) -> None:
-    with cache:
-        results.put((cache.get(key), cache.config.workers))
-
-
 def test_a_cache_is_handed_to_another_process(tmp_path: Path) -> None:
-    """It opens a cache of its own by the same configuration; what is in the file tier is there."""
+    """It opens a cache of its own by the same configuration, over the same folder."""
     context = multiprocessing.get_context("spawn")
-    with Cache.from_url(f"memory:8MiB;file:{tmp_path}/tier?capacity=16MiB", environ={}, workers=2) as cache:
+    with Cache.from_url(f"file:{tmp_path}/tier?capacity=16MiB", environ={}, workers=2) as cache:
         cache.set("k", b"data")
-        assert cache._engine.flights.workers.wait_idle(30)  # the copy to the file tier
-        results = context.Queue()
-        child = context.Process(target=_read, args=(cache, "k", results))
+        child = context.Process(target=Cache.set, args=(cache, "of the child", b"its data"))
         child.start()
-        assert results.get(timeout=60) == (b"data", 2)
         child.join(60)
         assert child.exitcode == 0
-        results.close()
-        results.join_thread()
+        assert cache.get("k") == b"data"
+    with Cache.from_url(f"file:{tmp_path}/tier?capacity=16MiB", environ={}) as again:
+        assert again.get("of the child") == b"its data"
+        assert again.get("k") == b"data"
 
 
 def test_a_pickled_cache_holds_its_settings_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,3 +90,17 @@ def test_sizes_are_printed_in_the_largest_unit_that_fits(size: int, text: str) -
 def test_durations_are_printed_for_people(seconds: float, text: str) -> None:
     """In the unit one would say them in."""
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("value", ["9" * 400 + "GiB", "9" * 400])
+def test_a_size_beyond_all_numbers_is_refused_as_one(value: str) -> None:
+    """Not an error from somewhere inside."""
+    with pytest.raises(ValueError, match="more than a number can say"):
+        parse_size(value)
+
+
+@pytest.mark.parametrize("value", [10**400, "9" * 400, "9" * 400 + "d"])
+def test_a_duration_beyond_all_numbers_is_refused_as_one(value: object) -> None:
+    """As a size is."""
+    with pytest.raises(ValueError):
+        parse_duration(value)  # type: ignore[arg-type]  # what a caller may give

@@ -46,6 +46,8 @@ BUDGETS_SECONDS = defaultdict(
         "stress": 240.0,
         "cli": 240.0,
         "bench": 120.0,
+        "config": 90.0,
+        "house": 150.0,
     },
 )
 WHOLE_SUITE_SECONDS = 600.0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 LIST = Path(__file__).parents[1] / "tests" / "house" / "public_names.txt"
-MODULES = ("daramjwee", "daramjwee.buffers", "daramjwee.stores", "daramjwee.policies")
+MODULES = ("daramjwee", "daramjwee.buffers", "daramjwee.stores", "daramjwee.policies", "daramjwee.config")
 
 
 def render() -> str:

@@ -364,7 +364,8 @@ class Cache:
         `freshness` or `buffers` changes those fields of it. Of `tiers` (all of them, in their order) `capacity`,
         `max_entries` and `max_object_size` can change; entries beyond a new limit leave at once. What is running goes on
         under the settings it began with.
-        Raises `ConfigError` that lists every problem, also each field that needs a new cache; nothing is changed then.
+        Raises `ConfigError` that lists every problem, also each field that needs a new cache; nothing is changed then. Not for
+        a signal handler: what it interrupts may hold a lock that this needs.
         """
         from daramjwee.engine.reconfigure import reconfigure
 

@@ -264,6 +264,19 @@ def test_a_file_without_a_backup_is_not_rolled_back(tmp_path):
     assert names_in(tmp_path) == [path.name]
 
 
+def test_a_migration_that_was_cut_short_is_cleared_away_by_a_rollback(tmp_path):
+    """The file has its second name, and is the old one still."""
+    path = put(tmp_path)
+    before = state_of(path)
+    os.link(path, f"{path}.schema0.bak")
+    Path(f"{path}.schema0.sum").write_text("of another one\n")
+    there = names_in(tmp_path)
+    rollback(str(path), dry_run=True)
+    assert names_in(tmp_path) == there
+    rollback(str(path))
+    assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
+
+
 def test_of_several_backups_the_one_of_this_file_comes_back(tmp_path):
     """A file that was migrated twice, from two schemas, goes back to the second."""
     path = put(tmp_path, case="go")

@@ -121,6 +121,9 @@ def test_names_of_two_ages_are_refused_and_not_guessed_at(mapping, faulty):
     assert set(found) == faulty
     for problem in found.values():
         assert "is a name of schema" in problem.mend and "beside" in problem.mend
+    flat = found.get("enabled")
+    if flat and len(found) == 1:
+        assert flat.mend.endswith("; fields of the pool belong into the table buffers")
 
 
 @pytest.mark.parametrize(
@@ -263,6 +266,13 @@ def test_what_was_legal_in_the_go_library_and_would_not_be_today_is_made_so(dump
     assert buffers_of(dump) == msgspec.to_builtins(BufferPoolConfig(**GO_DEFAULTS | schema0_names(dump) | expected))
     changed = {change.new: change.reason for change in upgraded(dump).notes if change.kind is Kind.CHANGED}
     assert all(changed.values())
+
+
+def test_a_chunk_size_of_zero_was_not_chosen():
+    """It follows the bounds, as one that is left out does."""
+    small = {"DefaultBufferSize": 16 * KIB, "MaxBufferSize": 32 * KIB}
+    assert buffers_of({"ChunkSize": 0, **small}) == buffers_of(small)
+    assert "max_pool_bytes" not in upgraded({"MaxBufferSize": 64 * MIB}).mapping["buffers"]
 
 
 def test_a_chunk_size_at_the_bounds_changes_nothing():
@@ -411,6 +421,9 @@ def test_problems_of_schema_2_are_told_in_the_names_of_the_file():
     assert "chunk_size?" in found["chunk_sise"].mend
     assert "hunter2" not in str(found["api_token"])
     assert set(problems_of({"schema": 2, "buffers": {}, "workers": 3})) == {"workers"}
+    for odd in ({"buffers": {}, "enabled": True}, {"buffers": "none"}):
+        (problem,) = problems_of({"schema": 2, **odd}).values()
+        assert problem.field == "buffers" and "must be a table" in problem.mend
 
 
 # -- how values are written ------------------------------------------------------------------------------------------

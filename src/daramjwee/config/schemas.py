@@ -152,12 +152,16 @@ def _from_go(fields: Mapping[str, Any]) -> Upgraded:
 def _from_pool(fields: Mapping[str, Any], schema: int) -> Upgraded:
     """Schemas 1 and 2: the fields as they are, or in a table of their own."""
     table = fields.get(BUFFERS)
+    others = [pair for pair in fields.items() if pair[0] != BUFFERS]
     if isinstance(table, Mapping) and DEFAULTS.keys().isdisjoint(fields):
         # Its fields are checked where those of schema 3 are: the environment and arguments may have a say before.
-        problems = _unknown([pair for pair in fields.items() if pair[0] != BUFFERS], (BUFFERS,))
+        problems = _unknown(others, (BUFFERS,))
         kind, prefix, given = Kind.KEPT, f"{BUFFERS}.", dict(table)
     else:
-        problems = _unknown(fields.items(), DEFAULTS)
+        problems = _unknown(others, DEFAULTS)
+        if BUFFERS in fields:
+            mend = "must be a table of the pool's fields, with none of them beside it"
+            problems.append(Problem(BUFFERS, shown(table), mend))
         kind, prefix, given = Kind.RENAMED, "", {name: fields[name] for name in fields if name in DEFAULTS}
         problems += _broken_rules({name: given[name] for name in given if schema == 2 or name in PLAIN})
     if schema == 1:

@@ -41,7 +41,7 @@ def parse_size(value: Size) -> int:
         return value
     number, unit = _split(value, _SIZE_UNITS, SIZE_MEND)
     if not math.isfinite(number * _SIZE_UNITS[unit]):
-        raise ValueError(f"is more than a number can say; {SIZE_MEND}")
+        raise ValueError(f"is more than a number can say; mind the unit, and {SIZE_MEND}")
     return int(number * _SIZE_UNITS[unit])
 
 
@@ -59,7 +59,7 @@ def parse_duration(value: Duration) -> float:
         if not isinstance(seconds, int | float) or not math.isfinite(seconds):
             raise ValueError(DURATION_MEND)
     except OverflowError:  # an int that no float holds
-        raise ValueError(f"is more than a number can say; {DURATION_MEND}") from None
+        raise ValueError(f"is more than a number can say; mind the unit, and {DURATION_MEND}") from None
     if seconds < 0:
         raise ValueError(f"must not be negative; {DURATION_MEND}")
     return float(seconds)

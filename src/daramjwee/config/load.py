@@ -123,7 +123,8 @@ def examine(
         config=config,
         problems=(),
         warnings=(*layer.warnings, *unwise(config)),
-        sources={name: draft.given.get(name, DEFAULT) for name, _ in leaves("", fields)},
+        sources={name: draft.given.get(name, DEFAULT) for name, _ in leaves("", fields)}
+        | {warning.field: layer.source for warning in layer.warnings},
         schema=layer.schema,
     )
 

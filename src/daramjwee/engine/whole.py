@@ -20,6 +20,9 @@ def read_all(stream: CacheStream, limit: int) -> bytes:
     """The bytes, or `LimitExceeded` when there are more than `limit`."""
     size = stream.size
     if size is None:
+        rest = stream.take_rest(limit)
+        if rest is not None:
+            return rest
         pieces: list[bytes] = []
         total = 0
         while piece := stream.read1(STEP_BYTES):

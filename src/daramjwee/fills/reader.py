@@ -10,9 +10,9 @@ from __future__ import annotations
 from io import UnsupportedOperation
 from threading import get_ident
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from daramjwee.errors import Closed, FetchError, FillAborted, shorten
+from daramjwee.errors import Closed, FetchError, FillAborted, StoreError, shorten
 from daramjwee.fills.kernel import Do, Phase
 from daramjwee.fills.waiter import NEVER, Waiter
 
@@ -99,26 +99,11 @@ class FlightReader:
         if most == 0:
             return 0
         least = most if least is None else min(max(1, least), most)
-        flight, kernel = self.flight, self.flight.kernel
+        flight = self.flight
         deadline = None if self.timeout is None else monotonic() + self.timeout
         while True:
-            segment = None
-            with flight.lock:
-                do, amount = kernel.turn(self._id, offset, least, most)
-                if do is Do.READ:
-                    segment = flight.segment_locked(offset)
-                elif do is Do.PUMP:
-                    flight.try_pump_locked()
-                elif do is Do.WAIT:
-                    if flight.aborting is not None:
-                        raise copied(flight.aborting)
-                    self._waiter.target = amount
-                    flight.waiters.append(self._waiter)
-            if do is Do.WAIT:
-                self._sleep(deadline)
-            elif do is Do.PUMP:
-                self._pump()
-            elif do is Do.READ:
+            do, amount, segment = self._take_turn(offset, least, most, deadline)
+            if do is Do.READ:
                 count = self._copy(segment, offset, view[:amount])
                 if count:
                     return count
@@ -129,9 +114,66 @@ class FlightReader:
                     f"bytes from {offset:,} on of {shorten(flight.key)} are no longer held: this reader was too slow "
                     "or went back in a stream that no tier has room for; open it again"
                 )
-            else:
+            elif do is Do.FAIL:
                 assert flight.error is not None
                 raise copied(flight.error) from flight.error
+
+    def _take_turn(self, offset: int, least: int, most: int, deadline: float | None) -> tuple[Do, int, Segment | None]:
+        """What the kernel says, and where the bytes are that may be read. Told to wait or to pump, it has done so."""
+        flight = self.flight
+        segment = None
+        with flight.lock:
+            do, amount = flight.kernel.turn(self._id, offset, least, most)
+            if do is Do.READ:
+                segment = flight.segment_locked(offset)
+            elif do is Do.PUMP:
+                flight.try_pump_locked()
+            elif do is Do.WAIT:
+                if flight.aborting is not None:
+                    raise copied(flight.aborting)
+                self._waiter.target = amount
+                flight.waiters.append(self._waiter)
+        if do is Do.WAIT:
+            self._sleep(deadline)
+        elif do is Do.PUMP:
+            self._pump()
+        return do, amount, segment
+
+    def take_rest(self, offset: int, most: int | None) -> bytes | None:
+        """All bytes from `offset` on, once the fill is over: as the staging keeps them, or with a single copy. None: there
+        are more than `most`, it failed, or it has no such staging: what `readinto_at` gives or raises holds."""
+        if self._closed or getattr(self.flight.staging, "peek_at", None) is None:
+            return None
+        try:
+            end = self._wait_over(offset, NEVER if most is None else most + 1)
+        except Exception:
+            raise
+        except BaseException:
+            self.flight.surrender()
+            raise
+        if end is None:
+            return None
+        staging: Any = self.flight.staging
+        try:
+            data: bytes = staging.peek_at(offset, end - offset)
+        except (Closed, StoreError):
+            return None
+        return data if len(data) == end - offset else None
+
+    def _wait_over(self, offset: int, enough: int) -> int | None:
+        """Wait for the end of the fill, and give it; None when there are `enough` bytes from `offset` on, or the fill fails
+        or goes through a window."""
+        at = offset
+        while True:
+            # With a time limit every piece is waited for, else the outcome only.
+            deadline = None if self.timeout is None else monotonic() + self.timeout
+            do, amount, _ = self._take_turn(at, enough if deadline is None else 1, NEVER, deadline)
+            if do is Do.READ:
+                at += amount
+            if do is Do.END and not self.flight.windowed:
+                return max(at, offset)
+            if do in {Do.END, Do.FAIL, Do.DETACHED} or at - offset >= enough or self.flight.windowed:
+                return None
 
     def _copy(self, segment: Segment | None, offset: int, view: memoryview) -> int:
         flight = self.flight

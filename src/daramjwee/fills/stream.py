@@ -238,6 +238,10 @@ class CacheStream(io.BufferedIOBase):
             else:
                 self._advance(len(data))
                 return data
+        if self._pos + size == end:
+            rest = self.take_rest()
+            if rest is not None:
+                return rest
         data_out = bytearray(size)
         with memoryview(data_out) as view:
             count = self._fill(view)
@@ -269,7 +273,21 @@ class CacheStream(io.BufferedIOBase):
             raise StopIteration
         return data
 
+    def take_rest(self, most: int | None = None) -> bytes | None:
+        """Internal: all that is left of a fill, once it is over, without the copies that reading along would make. None:
+        there is more than `most`, or it has to be read piece by piece."""
+        source = self._check()
+        if not isinstance(source, FlightReader) or self._stop is not None or self._progress is not None:
+            return None
+        rest = source.take_rest(self._pos, most)
+        if rest is not None:
+            self._advance(len(rest))
+        return rest
+
     def _read_unsized(self) -> bytes:
+        rest = self.take_rest()
+        if rest is not None:
+            return rest
         pieces = []
         while piece := self.read1(STEP_BYTES):
             pieces.append(piece)

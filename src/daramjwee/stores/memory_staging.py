@@ -108,6 +108,14 @@ class MemoryStaging:
             raise Closed(f"the staging of {shorten(self._key)} was aborted")
         return source.readinto_at(offset, view)
 
+    def peek_at(self, offset: int, size: int) -> bytes:
+        """As `readinto_at`, into `bytes`; without a copy once it is committed."""
+        body = self._body
+        if body is not None and not self._store.closed:
+            return body.peek_at(offset, size)
+        view = bytearray(max(0, min(size, self.written - offset)))
+        return bytes(view[: self.readinto_at(offset, memoryview(view))])
+
     def commit(
         self, metadata: Metadata | None = None, *, guard: Callable[[], bool] | None = None
     ) -> MemoryEntry | None:

@@ -68,6 +68,9 @@ class Staging(Protocol):
     The store promises: after `abort`, or a process that dies, nothing of it is ever visible; a staging that is lost
     without an end (garbage collected) is as if aborted, and what was reserved for it is free again.
     The caller promises: one thread writes at a time; it ends it with `commit` or `abort`.
+
+    Optional member, looked up with `getattr`:
+    `peek_at(offset, size) -> bytes`: the same bytes as `readinto_at` gives, without copying where it can.
     """
 
     @property

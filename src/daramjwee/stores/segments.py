@@ -78,9 +78,16 @@ class Body:
         segment, at = self.segments[index], offset - self.starts[index]
         if at + size <= len(segment):
             return segment[at : at + size]  # of all of a `bytes`, the slice is the very same object
-        view = bytearray(size)
-        _gather(self.segments, self.starts, offset, memoryview(view))
-        return bytes(view)
+        parts: list[bytes | memoryview] = []
+        left = size
+        while left:
+            part = segment if not at and len(segment) <= left else memoryview(segment)[at : at + left]
+            parts.append(part)
+            left -= len(part)
+            if left:
+                index += 1
+                segment, at = self.segments[index], 0
+        return b"".join(parts)
 
 
 class _State(NamedTuple):

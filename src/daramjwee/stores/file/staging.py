@@ -120,6 +120,25 @@ class FileStaging:
             raise self._store.failed("read_failed", self.key, "read", error) from error
         return wanted
 
+    def peek_at(self, offset: int, size: int) -> bytes:
+        """As `readinto_at`, into fresh `bytes`, without a copy of them."""
+        file = self._file
+        if file is None and self._late is not None:
+            file = self._late()
+        if file is None or self._store.closed:
+            raise Closed(f"the staging of {shorten(self.key)} has ended")
+        size = min(size, self.written - offset)
+        if size <= 0:
+            return b""
+        try:
+            data = self._store.files.pread(file.fd, size, offset)
+        except OSError as error:
+            raise self._store.failed("read_failed", self.key, "read", error) from error
+        if len(data) == size:
+            return data
+        buffer = bytearray(size)  # a short read is rare, and says nothing yet
+        return bytes(buffer[: self.readinto_at(offset, memoryview(buffer))])
+
     def commit(self, metadata: Metadata | None = None, *, guard: Callable[[], bool] | None = None) -> FileEntry | None:
         file = self._usable()
         described = self._metadata if metadata is None else metadata

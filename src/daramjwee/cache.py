@@ -176,7 +176,8 @@ class Cache:
         `start`, `stop`: the bytes [start, stop) only; an empty stream where start >= stop, or start is past the end.
         `freshness`: for this open only. `timeout` (a duration): the longest wait for the origin's answer, and later for
         bytes; then `FetchError`. `on_orphan`: what becomes of a fill that this open starts when its last reader leaves,
-        "finish" (default) or "abort". `progress(done, total)` is called as this stream is read.
+        "finish" (default) or "abort". `progress(done, total)` is called as this stream is read, and while its `path`
+        waits for the rest of the object.
 
         Raises `CacheMiss` without an origin, `NotFound` when the origin says so, `FetchError` when it fails.
         """

@@ -40,6 +40,24 @@ def pieces(data: bytes, size: int = 100_000) -> list[bytes]:
     return [data[i : i + size] for i in range(0, len(data), size)]
 
 
+def test_the_log_says_of_each_miss_why(
+    cache: Cache, origin: ScriptedOrigin, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG: the key and the reason; a copy that is served while it is renewed, too."""
+    caplog.set_level("DEBUG", logger="daramjwee.engine")
+    origin.script("k", b"hello")
+    cache.get("k")
+    clock.advance("1h")
+    cache.open("k", freshness=Freshness(fresh="1m")).close()
+    assert [record.getMessage() for record in caplog.records if "miss" in record.getMessage()] == [
+        "miss: 'k' (absent)",
+        "miss: 'k' (expired)",
+    ]
+    clock.advance("1h")
+    cache.open("k", freshness=Freshness(fresh="1m", stale_while_revalidate="2h")).close()
+    assert "stale: 'k' is served, and renewed in the background" in caplog.text
+
+
 def test_a_miss_streams_from_the_origin_and_the_next_open_is_a_hit(cache: Cache, origin: ScriptedOrigin) -> None:
     """One fetch; the same bytes both times; the statuses say which was which."""
     origin.script("k", b"hello ", b"world", etag='"1"')
@@ -334,6 +352,41 @@ def test_progress_is_told_as_the_stream_is_read(cache: Cache, origin: ScriptedOr
             pass
     assert seen[-1] == (len(BIG), len(BIG))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.parametrize("size", ["right", None])
+def test_progress_is_told_while_a_path_is_waited_for(tmp_path: Path, size: str | None) -> None:
+    """As the object arrives, from its start to its end; the position of the stream stays."""
+    origin, halfway = ScriptedOrigin(), Gate()
+    origin.script("big", BIG[:1_000_000], halfway, *pieces(BIG[1_000_000:]), size=size)
+    seen: list[tuple[int, int | None]] = []
+
+    def progress(done: int, total: int | None) -> None:
+        seen.append((done, total))
+        if done > 700_000:
+            halfway.open()  # told by then, or the origin would stand here for its patience
+
+    with Cache(FileStore(tmp_path, capacity="64MiB"), origin=origin) as cache:
+        for _ in ("MISS", "HIT"):
+            with cache.open("big", progress=progress) as stream:
+                with open(stream.path(), "rb") as file:
+                    assert file.read() == BIG
+                assert seen[-1] == (len(BIG), len(BIG))
+                assert stream.tell() == 0
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert len(seen) == len(BIG) // (256 * 1024) + 2
+    assert {total for _, total in seen} <= {len(BIG), None}
+
+
+def test_a_path_that_cannot_be_had_leaves_the_stream_to_be_read(origin: ScriptedOrigin, tmp_path: Path) -> None:
+    """The tier is full half-way: no bytes were let go of for the sake of progress."""
+    halfway = Gate()
+    origin.script("big", BIG[:1_000_000], halfway, *pieces(BIG[1_000_000:]), size=None)
+    with Cache(FileStore(tmp_path, capacity="2MiB"), origin=origin) as cache:
+        with cache.open("big", progress=lambda done, total: halfway.open()) as stream:
+            with pytest.raises(io.UnsupportedOperation, match="only pass through"):
+                stream.path()
+            assert stream.read() == BIG
 
 
 def test_a_timeout_ends_the_wait_and_not_the_fill(cache: Cache, origin: ScriptedOrigin) -> None:

@@ -77,9 +77,11 @@ class Counters:
         """In a forked child, where a thread that is not there may have held it."""
         self._lock = threading.Lock()
 
-    def missed(self, reason: str) -> None:
+    def missed(self, reason: str, key: str) -> None:
         with self._lock:
             self._misses[reason] = self._misses.get(reason, 0) + 1
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("miss: %s (%s)", shorten(key), reason)
 
     def fetched(self) -> None:
         with self._lock:

@@ -159,7 +159,7 @@ class Engine:
             self.counters.negative += 1
             raise NotFound(f"the origin said that {shorten(ask.key)} does not exist (remembered)")
         if plan.act is Act.MISS:
-            self.counters.missed(plan.reason)
+            self.counters.missed(plan.reason, ask.key)
             raise CacheMiss(ask.key)
         if plan.act is Act.FETCH or entry is None:
             try:
@@ -229,7 +229,7 @@ class Engine:
             return None if boarded.flight.over else self._fetch_alone(ask, None)
         if reader is None:
             raise AssertionError("a new flight refused its starter")
-        self.counters.missed(reason)
+        self.counters.missed(reason, ask.key)
         try:
             begun = self.flights.start(ask, boarded)
         except BaseException:
@@ -284,6 +284,8 @@ class Engine:
         boarded = self.flights.board(ask, reader=False)
         if boarded.claim is None:
             return
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("stale: %s is served, and renewed in the background", shorten(ask.key))
 
         def renew() -> None:
             try:

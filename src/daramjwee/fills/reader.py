@@ -80,6 +80,31 @@ class FlightReader:
             raise copied(flight.error) from flight.error
         return flight.entry
 
+    def wait_arrived(self, offset: int) -> bool:
+        """Wait until the byte at `offset` has arrived, and read nothing. False where it never does, or is not kept."""
+        flight, kernel = self.flight, self.flight.kernel
+        deadline = None if self.timeout is None else monotonic() + self.timeout
+        try:
+            while True:
+                with flight.lock:
+                    do, amount = kernel.turn(self._id, offset, 1, 1)
+                    if kernel.windowed or flight.aborting is not None or do not in (Do.PUMP, Do.WAIT):
+                        return do is Do.READ and not kernel.windowed
+                    if do is Do.PUMP:
+                        flight.try_pump_locked()
+                    else:
+                        self._waiter.target = amount
+                        flight.waiters.append(self._waiter)
+                if do is Do.PUMP:
+                    self._pump()
+                else:
+                    self._sleep(deadline)
+        except Exception:
+            raise
+        except BaseException:
+            flight.surrender()
+            raise
+
     def readinto_at(self, offset: int, view: memoryview, least: int | None = None) -> int:
         """See `_readinto_at`."""
         try:

@@ -393,12 +393,14 @@ class CacheStream(io.BufferedIOBase):
     def path(self) -> str:
         """A plain file that has exactly the object's bytes, kept until this stream closes.
 
-        Waits for a running fill to be published. `io.UnsupportedOperation` where no tier keeps plain files.
+        Waits for a running fill to be published, and tells `progress` what of the object has arrived.
+        `io.UnsupportedOperation` where no tier keeps plain files.
         """
         source = self._check()
         entry: Any = source
         known = self.metadata
         if isinstance(source, FlightReader):
+            self._follow(source)
             entry = source.wait_entry()
             known = source.flight.metadata or known
         if getattr(entry, "path", None) is None:
@@ -412,7 +414,17 @@ class CacheStream(io.BufferedIOBase):
         verify = getattr(entry, "verify", None)
         if verify is not None:
             verify()
-        return str(os.fspath(entry.path))
+        path = str(os.fspath(entry.path))
+        if self._progress is not None:
+            self._progress(entry.size, entry.size)
+        return path
+
+    def _follow(self, reader: FlightReader) -> None:
+        """Tell `progress` what of the object arrives, but for the end; the position stays."""
+        done, total = STEP_BYTES, reader.size
+        while self._progress is not None and (total is None or done < total) and reader.wait_arrived(done - 1):
+            self._progress(done, total)
+            done += STEP_BYTES
 
     def give_away(self) -> tuple[Source, Metadata]:
         """Give the source away: this stream is closed then, the source is not."""

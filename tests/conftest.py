@@ -120,7 +120,8 @@ class Soak:
     """The long run of `tests/stress/test_soak.py`, which takes a minute in a process of its own: it goes on while the tests
     before that one run."""
 
-    FIRST = ("tests/stores/", "tests/stress/")
+    # From here on, one test after the other keeps one processor busy; those of tests/stress come when its load is over.
+    FIRST = ("tests/house/", "tests/model/", "tests/observe/", "tests/origins/", "tests/stores/", "tests/stress/")
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None

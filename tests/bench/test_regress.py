@@ -322,6 +322,13 @@ def test_a_workplace_is_gone_with_all_that_was_left_in_it():
     assert not folder.exists()
 
 
+def test_without_room_in_memory_the_workplace_is_where_temporary_files_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(guard, "SHARED_MEMORY", str(tmp_path / "nothing"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with workplace() as folder:
+        assert folder.parent == tmp_path
+
+
 # -- instructions --------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from daramjwee import Cache, CacheStream, FetchResult, FileStore, Freshness, MemoryStore, NotFound
+from daramjwee import Cache, CacheStream, FetchResult, FileStore, Freshness, MemoryStore, NotFound, Status
 from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, MemoryLedger, PressureLevel
 from daramjwee.engine.lifecycle import Drain
 from daramjwee.testing.clock import ManualClock
@@ -149,6 +149,9 @@ class World:
                 break
         assert flights.workers.wait_idle(SOON) and not len(flights)
 
+    def settle_fillers(self) -> None:
+        assert self.cache._engine.flights.fillers.wait_idle(SOON)
+
     def count(self) -> None:
         """Note what the cache has counted, at rest."""
         self.settle()
@@ -228,6 +231,20 @@ def objects_larger_than_every_tier(world: World) -> None:
             world.fails(stream.path)
         world.note(world.cache.refresh("huge"))
         world.count()
+
+
+@path("M")
+def objects_that_pass_whole_through_the_window(world: World) -> None:
+    # Too large for the tier, and over before anybody has read it: the end of what was staged waits in the window.
+    data = content("more", MEMORY_TIER + 300_001)
+    world.origin.script("more", *steps(data), size=None)
+    assert world.cache.refresh("more") is Status.BYPASS
+    with world.cache.open("more") as stream:
+        world.note(stream.status, digest(stream.read(10)))
+        world.settle_fillers()
+        world.fails(stream.path)
+        assert stream.read() == data[10:]
+    world.count()
 
 
 @path()

@@ -70,7 +70,7 @@ class FlightReader:
             if flight.aborting is not None:
                 raise copied(flight.aborting)
             if flight.windowed:
-                raise UnsupportedOperation(f"no tier has room for {shorten(flight.key)}: its bytes only pass through")
+                raise _passed_through(flight.key)
             if self.timeout is None:
                 raise FetchError(f"the fetcher of {shorten(flight.key)} waits for {shorten(flight.key)} itself")
             raise FetchError(
@@ -78,6 +78,8 @@ class FlightReader:
             )
         if flight.error is not None:
             raise copied(flight.error) from flight.error
+        if flight.entry is None and flight.windowed:
+            raise _passed_through(flight.key)  # it was over before anybody asked
         return flight.entry
 
     def wait_arrived(self, offset: int) -> bool:
@@ -281,6 +283,10 @@ class FlightReader:
         if not getattr(self, "_closed", True):
             self._closed = True
             self.flight.lost.append(self._id)
+
+
+def _passed_through(key: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f"no tier has room for {shorten(key)}: its bytes only pass through")
 
 
 def copied(error: BaseException) -> BaseException:

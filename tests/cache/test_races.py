@@ -107,6 +107,7 @@ def test_an_orphan_ends_when_asked_to(cache: Cache, origin: ScriptedOrigin) -> N
             stream.read(10)
         gate.open()
     assert "big" not in cache
+    assert cache._engine.flights.fillers.wait_idle(30)  # readers wake before the body is closed
     assert origin.open_bodies == 0
     assert cache.get("big") == BIG
     assert origin.fetches() == 2
@@ -136,6 +137,7 @@ def test_a_failing_origin_gives_every_reader_an_error_and_publishes_nothing(
     assert all(isinstance(error, FetchError) for error in errors)
     assert "reset here" in str(errors[0])
     assert "big" not in cache
+    assert cache._engine.flights.fillers.wait_idle(30)  # readers wake before the body is closed
     assert origin.open_bodies == 0
     assert all(tier.usage.bytes == 0 and tier.usage.stagings == 0 for tier in cache.stats().tiers)
     origin.script("big", *pieces(BIG))
@@ -456,5 +458,6 @@ def test_a_renewal_that_brings_nothing_leaves_the_stale_copy(
             assert (stream.status, stream.read()) == (Status.STALE, b"old")
         assert cache._engine.flights.workers.wait_idle(30)
         assert origin.fetches() == fetches
+    assert cache._engine.flights.fillers.wait_idle(30)  # readers wake before the body is closed
     assert origin.open_bodies == 0
     assert cache.stats().flights == 0

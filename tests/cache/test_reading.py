@@ -545,6 +545,7 @@ def test_reading_leaves_nothing_behind(make_cache: Callable[..., Cache], origin:
                     cache.get(key, default=None)
             with cache.open("big") as stream:
                 stream.read(100)
+        assert cache._engine.flights.fillers.wait_idle(30)  # readers wake before the body is closed
         assert origin.open_bodies == 0
         cache.close()
 

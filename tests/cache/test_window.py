@@ -50,6 +50,7 @@ def test_an_object_larger_than_every_tier_is_streamed_whole(
     stats = cache.stats()
     assert stats.tiers[0].usage.stagings == 0
     assert stats.memory_used <= 8 * 1024 * 1024
+    assert cache._engine.flights.fillers.wait_idle(30)  # readers wake before the body is closed
     assert origin.open_bodies == 0
 
 
@@ -168,4 +169,5 @@ def test_the_last_reader_of_a_window_ends_its_fill(cache: Cache, origin: Scripte
     with no_leaks(cache, threads=False), cache.open("big") as stream:
         stream.read(10)
     assert cache.stats().flights == 0
+    assert cache._engine.flights.fillers.wait_idle(30)  # readers wake before the body is closed
     assert origin.open_bodies == 0

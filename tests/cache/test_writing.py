@@ -226,6 +226,7 @@ def test_refresh_asks_the_origin_whatever_the_tiers_have(cache: Cache, origin: S
     assert cache.get("k") == BIG
     origin.script("k", b"three", cacheable=False)
     assert cache.refresh("k") is Status.BYPASS
+    assert cache._engine.flights.fillers.wait_idle(30)  # readers wake before the body is closed
     assert origin.open_bodies == 0
     assert origin.fetches() == 4
 

@@ -152,12 +152,14 @@ class Guard:
                 stages.setdefault(name, []).append([])
                 waits.setdefault(name, []).append([])
             for restart in range(pace.restarts):
+                if not self._runnable(wanted):
+                    break
                 more = f", again for {', '.join(wanted)}" if number else ""
                 self._tell(f"turns of processes {restart + 1} of {pace.restarts}{more} ...")
                 for name, processor, elapsed in self._restart(wanted, pace.turns):
                     stages[name][-1].append(processor)
                     waits[name][-1].append(elapsed)
-            wanted = [name for name in wanted if name not in self.skipped and name not in self.failures]
+            wanted = self._runnable(wanted)
             for name in wanted:
                 found[name] = _settled(name, stages[name], waits[name], tests=2 * len(names))
             wanted = [name for name in wanted if found[name].open]
@@ -189,8 +191,11 @@ class Guard:
                 for side in sides:
                     side.ask("end")
 
+    def _runnable(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name not in self.skipped and name not in self.failures]
+
     def _begin(self, name: str, sides: Sequence[Side]) -> bool:
-        if name in self.skipped or name in self.failures:
+        if not self._runnable([name]):
             return False
         answers = [side.ask("begin", scenario=name) for side in sides]
         for side, answer in zip(sides, answers, strict=True):

@@ -41,7 +41,11 @@ def comparison_text(found: Comparison) -> str:
             f"not sure: {', '.join(unsure)}: a slow-down of {SEEN_EFFECT:.0%} cannot be excluded; run it again "
             f"{'without --quick, or ' if found.quick else ''}while the machine is quiet"
         )
-    nothing = f"nothing is slower by {LEAST_EFFECT:.0%} or more, as far as seen"
+    nothing = (
+        f"nothing is slower by {LEAST_EFFECT:.0%} or more, as far as seen"
+        if found.compared
+        else "nothing could be compared"
+    )
     return "\n".join([*lines, _closing(found.slower or nothing, found.seconds)]) + "\n"
 
 

@@ -529,3 +529,6 @@ def test_without_a_process_it_points_to_the_calibration(daramjwee, tmp_path):
     done = daramjwee("config", "recommend")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"daramjwee bench --calibrate" in done.stderr
+    done = daramjwee("config", "recommend", tmp_path / "gone.toml")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"gone.toml = 'No such file or directory': cannot be read" in done.stderr

@@ -95,7 +95,7 @@ def test_what_cannot_be_rolled_back_is_status_2(daramjwee, old):
     """No backup; or the file was changed since."""
     done = daramjwee("config", "migrate", "--rollback", old)
     assert done.returncode == 2
-    assert "nothing to roll back" in words(done.stderr)
+    assert "(cache.toml.schemaN.bak): there is nothing to roll back" in words(done.stderr)
     run(str(old))
     old.write_text(old.read_text() + "workers = 2\n")
     done = daramjwee("config", "migrate", "--rollback", old)
@@ -103,11 +103,12 @@ def test_what_cannot_be_rolled_back_is_status_2(daramjwee, old):
     assert "was changed since it was migrated" in words(done.stderr)
 
 
-def test_a_file_that_is_not_there_or_may_not_be_replaced_is_an_error(daramjwee, tmp_path):
-    """Status 1, with the name and the system's reason."""
-    done = daramjwee("config", "migrate", tmp_path / "no.toml")
-    assert done.returncode == 1
-    assert words(done.stderr) == f"daramjwee: {tmp_path}/no.toml: No such file or directory"
+def test_a_file_that_is_not_there_is_status_2(daramjwee, tmp_path):
+    """As with the other commands of a configuration, with the name and the system's reason."""
+    for option in ("--dry-run", "--rollback"):
+        done = daramjwee("config", "migrate", tmp_path / "no.toml", option)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert f"FILE = '{tmp_path}/no.toml': cannot be read: No such file or directory" in words(done.stderr)
 
 
 def test_a_name_cannot_upset_the_terminal(tmp_path):

@@ -215,8 +215,8 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
     (tmp_path / "folder.toml").mkdir()
     assert "no regular file" in refused(migrate, str(tmp_path / "pipe.toml"))
     assert "no regular file" in refused(migrate, str(tmp_path / "folder.toml"))
-    with pytest.raises(FileNotFoundError):
-        migrate(str(tmp_path / "nothing.toml"))
+    assert "cannot be read: No such file" in refused(migrate, str(tmp_path / "nothing.toml"))
+    assert "cannot be read: No such file" in refused(rollback, str(tmp_path / "nothing.toml"))
 
 
 def test_a_file_too_large_to_be_one_of_settings_is_not_read(tmp_path):

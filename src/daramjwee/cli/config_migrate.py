@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def migrate(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The configuration file (.toml or .json).")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The configuration file (.toml or .json).")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Say what would change, field by field; write nothing.")
     ] = False,
@@ -30,14 +30,14 @@ def migrate(
 ) -> int:
     """Bring a configuration file of an earlier release, or of the Go library, to today's schema.
 
-    One line for each field says what became of it. The old file stays beside the new one, as OLD.schemaN.bak; the new
+    One line for each field says what became of it. The old file stays beside the new one, as FILE.schemaN.bak; the new
     one takes its place in one step, with its mode and owner. A file of today's schema is left alone. Exits with 2 when
-    the file has problems, when there is a backup already, and when a file to roll back was changed since.
+    there is no such file or it has problems, when there is a backup already, and when a file to roll back was changed since.
     """
     from daramjwee.config import migrate as work
 
     run = work.rollback if rollback else work.migrate
-    outcome = run(expanded(old), dry_run=dry_run)
+    outcome = run(expanded(file), dry_run=dry_run)
     if json:
         print_json(outcome)
     else:

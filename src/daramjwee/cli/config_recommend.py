@@ -72,7 +72,8 @@ def recommend(
     from daramjwee.observe import ask
     from daramjwee.observe.client import decode
 
-    if source is None and place is not None and os.path.isfile(expanded(place)):
+    # A file that is not there is meant as one all the same, and its problem is told.
+    if source is None and place is not None and (os.path.isfile(expanded(place)) or place.endswith((".toml", ".json"))):
         place, source = None, place
     examined = examined_of(source, changes or [], SUBJECT)
     config: CacheConfig = sound(examined, source)
@@ -187,7 +188,7 @@ def _lines(advice: Advice) -> Iterator[str]:
     for remark in advice.remarks:
         yield _comment(remark)
     if not advice.changes:
-        yield _comment(f"No setting of the pool to change. {CALIBRATE[0].upper()}{CALIBRATE[1:]}.")
+        yield _comment(f"No setting of the pool to change; {CALIBRATE}.")
         return
     yield from ("schema = 3", "", f"[{TABLE}]")
     for finding in advice.findings:

@@ -105,10 +105,8 @@ def rollback(path: str, *, dry_run: bool = False, system: type[System] | System 
     with _opened(real, system) as new:
         backups = [(n, _beside(real, n)) for n in range(LATEST) if os.path.lexists(_beside(real, n).backup)]
         if not backups:
-            mend = (
-                f"has no backup beside it ({_beside(os.path.basename(real), 0).backup}): there is nothing to roll back"
-            )
-            raise ConfigError([Problem("OLD", path, mend)], subject=SUBJECT)
+            mend = f"has no backup beside it ({os.path.basename(real)}.schemaN.bak): there is nothing to roll back"
+            raise ConfigError([Problem("FILE", path, mend)], subject=SUBJECT)
         digest = _digest(new.data)
         for before, beside in backups:
             unfinished = os.path.samestat(system.lstat(beside.backup), new.status)
@@ -127,7 +125,7 @@ def rollback(path: str, *, dry_run: bool = False, system: type[System] | System 
             )
     backup = backups[-1][1].backup
     mend = f"was changed since it was migrated: rolling back would lose that; if you want to, mv {backup} {real}"
-    raise ConfigError([Problem("OLD", path, mend)], subject=SUBJECT)
+    raise ConfigError([Problem("FILE", path, mend)], subject=SUBJECT)
 
 
 def _beside(real: str, schema: int) -> _Beside:
@@ -138,14 +136,18 @@ def _beside(real: str, schema: int) -> _Beside:
 def _opened(real: str, system: type[System] | System) -> Iterator[_Old]:
     """The file, read and locked against another migration."""
     # A pipe would wait for a writer.
-    fd = system.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        fd = system.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        mend = f"cannot be read: {error.strerror}; give the path of a file that can"
+        raise ConfigError([Problem("FILE", real, mend)], subject=SUBJECT) from error
     try:
         status = system.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
             mend = "is larger than any file of settings" if stat.S_ISREG(status.st_mode) else "is no regular file"
-            raise ConfigError([Problem("OLD", real, mend)], subject=SUBJECT)
+            raise ConfigError([Problem("FILE", real, mend)], subject=SUBJECT)
         if not try_lock(fd):
-            raise ConfigError([Problem("OLD", real, "is being migrated by another process")], subject=SUBJECT)
+            raise ConfigError([Problem("FILE", real, "is being migrated by another process")], subject=SUBJECT)
         yield _Old(_read(fd, system), status)
     finally:
         system.close(fd)
@@ -210,7 +212,7 @@ def _link(real: str, backup: str, old: os.stat_result, system: type[System] | Sy
 
 def _refuse_changed(real: str, old: os.stat_result, now: os.stat_result) -> None:
     if (old.st_ino, old.st_dev, old.st_size, old.st_mtime_ns) != (now.st_ino, now.st_dev, now.st_size, now.st_mtime_ns):
-        raise ConfigError([Problem("OLD", real, "was changed meanwhile: try again")], subject=SUBJECT)
+        raise ConfigError([Problem("FILE", real, "was changed meanwhile: try again")], subject=SUBJECT)
 
 
 def _write(path: str, data: bytes, like: os.stat_result, system: type[System] | System) -> os.stat_result:

@@ -67,7 +67,7 @@ def kind_of(path: str) -> str:
     for kind in ("toml", "json"):
         if path.lower().endswith(f".{kind}"):
             return kind
-    raise ConfigError([Problem("OLD", path, "must be a file called .toml or .json")], subject="config migrate")
+    raise ConfigError([Problem("FILE", path, "must be a file called .toml or .json")], subject="config migrate")
 
 
 def _parsed(path: str, kind: str, data: bytes) -> Mapping[str, Any]:
@@ -77,10 +77,10 @@ def _parsed(path: str, kind: str, data: bytes) -> Mapping[str, Any]:
         text = data.decode("utf-8-sig")
         found = msgspec.json.decode(text) if kind == "json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        problem = Problem("OLD", path, f"cannot be read as {kind.upper()}: {error}")
+        problem = Problem("FILE", path, f"cannot be read as {kind.upper()}: {error}")
         raise ConfigError([problem], subject="config migrate") from error
     if not isinstance(found, dict):
-        raise ConfigError([Problem("OLD", path, "holds no table of settings")], subject="config migrate")
+        raise ConfigError([Problem("FILE", path, "holds no table of settings")], subject="config migrate")
     return found
 
 
@@ -90,6 +90,6 @@ def _text(kind: str, mapping: dict[str, Any]) -> str:
     try:
         import tomli_w
     except ImportError:
-        problem = Problem("OLD", "tomli-w", 'is not installed, and writes TOML: pip install "daramjwee[cli]"')
+        problem = Problem("FILE", "tomli-w", 'is not installed, and writes TOML: pip install "daramjwee[cli]"')
         raise ConfigError([problem], subject="config migrate") from None
     return tomli_w.dumps(mapping)

@@ -100,7 +100,11 @@ def _stated(value: Any) -> int:
     if type(value) is int and 0 <= value <= LATEST:
         return value
     later = type(value) is int and value > LATEST
-    mend = f"is a later one, this release knows 0 to {LATEST}: upgrade daramjwee" if later else f"must be 0 to {LATEST}"
+    mend = (
+        f"is a later one, this release knows 0 to {LATEST}: upgrade daramjwee"
+        if later
+        else f"must be a whole number, 0 to {LATEST}"
+    )
     raise ConfigError([Problem(SCHEMA, value, mend)])
 
 

@@ -101,6 +101,28 @@ def test_strategies_are_tables_of_sizes_by_ways():
     assert "](pictures/plain-to-file.svg)" not in text
 
 
+def test_many_rows_of_paths_and_sizes_are_one_table_and_other_details_another():
+    """Each figure with its spread and its runs; what is missed stands out, what was not measured is a dash."""
+    figures = {("copy", "1", "1KiB"): 0.9, ("copy", "1", "1MiB"): 1.0, ("copy", "8", "1MiB"): 2.0}
+    rows = [
+        Row(
+            scenario="end to end", name=f"{path}, {threads}, {size}", seen=seen, low=0.8, high=seen, runs=15, detail=True,
+            target=at_least(0.97), labels={"path": path, "threads": threads, "size": size}, only="endtoend",
+        )
+        for (path, threads, size), seen in figures.items()
+    ]  # fmt: skip
+    rows.append(
+        Row(scenario="end to end", name="copy, 1KiB: page faults", seen=21, runs=1, detail=True, only="endtoend")
+    )
+    text = page.page_of(made_up(rows=tuple(rows)), "performance.md")
+    assert "in brackets; wanted is >= 0.97." in text
+    assert "| what | threads | 1KiB | 1MiB |" in text
+    assert "| copy | 1 | **0.90** (0.80 to 0.90, 15) | 1 (0.80 to 1, 15) |" in text
+    assert "| copy | 8 | - | 2 (0.80 to 2, 15) |" in text
+    assert "The same in detail:" in text
+    assert "| copy, 1KiB: page faults | 21 x |  | 1 |  |  |  |" in text
+
+
 def test_text_cannot_end_its_cell():
     """Names and notes are anybody's."""
     assert r"| cachebox \| LRU | - |" in page.page_of(made_up(), "performance.md")

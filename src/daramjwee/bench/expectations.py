@@ -85,6 +85,22 @@ EXPECT = (
         ),
     ),
     Saying(
+        "**The same through the whole cache.** With 8 threads, mean of all sizes from 1 KiB up, beside a cache without a pool or "
+        "with the plain one, whichever is better: a cold fill of a file that is copied to a file has {} the speed, a hit in a "
+        "file that is copied to a sink {}, a hit in memory {}. Of 256 KiB to 8 MiB mixed, a program that reads those hits in a "
+        "file as a whole needs {} as much memory at its peak, and a cache without a pool faults {} as many pages.",
+        (
+            ("endtoend", "cold, file tier: copy_to a file, 8 threads: speed / the better old one, all sizes"),
+            ("endtoend", "hit in a file: copy_to a sink, 8 threads: speed / the better old one, all sizes"),
+            ("endtoend", "hit in memory: get, 8 threads: speed / the better old one, all sizes"),
+            (
+                "endtoend",
+                "hit in a file: copy_to a sink, 8 threads, 256KiB to 8MiB mixed: peak of memory, no pool and read whole / new",
+            ),
+            ("endtoend", "hit in a file: copy_to a sink, 8 threads, 256KiB to 8MiB mixed: page faults, no pool / new"),
+        ),
+    ),
+    Saying(
         "**Memory has a bound.** Thousands of copies by 64 threads under a ledger of 32 MiB: never more than {} in it, at the "
         "peak {} of memory more than the idle process, {} left after `close()`.",
         (

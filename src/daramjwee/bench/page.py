@@ -29,8 +29,8 @@ HEADING = """\
 # Performance
 
 What daramjwee promises about speed and memory, as measured: every figure with its spread (the middle half of its runs), the
-number of runs, what was wanted, and the command that shows it. Nobody writes on this page: it is made of [{json}]({json}), the
-report that `make bench` wrote, by
+number of runs, what was wanted, and the command that shows it. Nobody writes on this page: it is made of
+[{json}]({json}), the report that `make bench` wrote, by
 
     python -m daramjwee.bench --page docs/{page} --from docs/{json}
 
@@ -49,6 +49,11 @@ STRATEGIES = """\
 Each cell: how many times as quick as the best of what a user would write, which the last column names with its time. The
 pool's own choice is the column "adaptive"; the others are for the curious, and for those who set `large_object_strategy`.
 A dash: that way cannot serve there, and falls back."""
+BY_SIZE = """\
+Each size by itself, with the spread and the number of runs in brackets{wanted}. What misses that is in bold. What
+was measured beside it is in the report."""
+IN_DETAIL = "The same in detail:"
+HEADS = ("what", "seen", "spread", "runs", "wanted", "met", "")
 COUNTS = """\
 Exact counts of one copy, the same for every run: page faults, then calls that read and calls that write as the kernel counts
 them (what a socket sends is none, a `sendfile` one of each)."""
@@ -139,10 +144,8 @@ def _machine(report: Report) -> list[str]:
 def _scenario(report: Report, only: str) -> list[str]:
     rows = [row for row in report.rows if row.only == only]
     head = f"### {rows[0].scenario.capitalize()}\n\n{_command(only)}"
-    table = _table(
-        ("what", "seen", "spread", "runs", "wanted", "met", ""), [_line(row) for row in rows if not row.detail]
-    )
-    return [head, table, *(_strategies(rows) if only == "matrix" else [])]
+    table = _table(HEADS, [_line(row) for row in rows if not row.detail])
+    return [head, table, *(_strategies(rows) if only == "matrix" else _details(rows))]
 
 
 def _line(row: Row) -> tuple[str, ...]:
@@ -156,6 +159,36 @@ def _figures(row: Row) -> tuple[str, str, str, str]:
     spread = "" if row.low is None or row.high is None else f"{figure(row.low)} to {figure(row.high)}"
     wanted = "" if row.target is None else f"{row.target.relation} {quantity(row.target.wanted, row.unit)}"
     return ("-" if row.seen is None else quantity(row.seen, row.unit), spread, str(row.runs or ""), wanted)
+
+
+def _details(rows: list[Row]) -> list[str]:
+    """Rows of which there are many: by path, threads and size as one table, all others as they are."""
+    details = [row for row in rows if row.detail]
+    cells = {(row.labels["path"], row.labels["threads"], row.labels["size"]): row for row in details if _in_grid(row)}
+    parts = []
+    if cells:
+        sizes = list(dict.fromkeys(size for _, _, size in cells))
+        lines = [
+            (path, threads, *(_cell_of_grid(cells.get((path, threads, size))) for size in sizes))
+            for path, threads in dict.fromkeys((path, threads) for path, threads, _ in cells)
+        ]
+        wanted = sorted({f"{row.target.relation} {figure(row.target.wanted)}" for row in cells.values() if row.target})
+        said = BY_SIZE.format(wanted=f"; wanted is {' or '.join(wanted)}" if wanted else "")
+        parts += [said, _table(("what", "threads", *sizes), lines)]
+    others = [_line(row) for row in details if not _in_grid(row)]
+    return [*parts, *([IN_DETAIL, _table(HEADS, others)] if others else [])]
+
+
+def _in_grid(row: Row) -> bool:
+    return {"path", "threads", "size"} <= row.labels.keys()
+
+
+def _cell_of_grid(row: Row | None) -> str:
+    if row is None or row.seen is None:
+        return "-"
+    _, spread, runs, _ = _figures(row)
+    seen = f"**{figure(row.seen)}**" if row.met is False else figure(row.seen)
+    return f"{seen} ({spread}, {runs})"
 
 
 # -- strategies -----------------------------------------------------------------------------------------------------
@@ -184,19 +217,21 @@ def _strategies(rows: list[Row]) -> list[str]:
 
 
 def _speeds(size: str, cells: dict[tuple[str, str], Row]) -> tuple[str, ...]:
-    shown = []
-    for way in matrix.STRATEGIES:
-        row = cells.get((size, way))
-        cell = "-" if row is None or row.seen is None else figure(row.seen)
-        if row is not None and row.target is not None and row.met is False:
-            cell += f" (wanted {figure(row.target.wanted)})"
-        shown.append(cell)
+    shown = [_judged(cells.get((size, way))) for way in matrix.STRATEGIES]
     adaptive = cells.get((size, matrix.ADAPTIVE))
     user = "" if adaptive is None else adaptive.note.rpartition("best: ")[2]
     theirs = cells.get((size, user))
     time = "" if theirs is None or "us" not in theirs.beside else f", {figure(theirs.beside['us'])} us"
     of_class = "" if adaptive is None else f" ({adaptive.labels['class'].replace('_', ' ')})"
     return (f"{size}{of_class}", *shown, f"`{user}`{time}" if user else "")
+
+
+def _judged(row: Row | None) -> str:
+    """The figure, and what was wanted where that is missed."""
+    if row is None or row.seen is None:
+        return "-"
+    missed = row.target is not None and row.met is False
+    return figure(row.seen) + (f" (wanted {figure(row.target.wanted)})" if missed and row.target is not None else "")
 
 
 def _counts(row: Row | None) -> str:

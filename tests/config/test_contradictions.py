@@ -524,6 +524,16 @@ def test_wherever_the_fields_come_from_the_faults_are_the_same(seed):
     assert sorted(problem.field for problem in problems) == sorted(made.values())
 
 
+def test_a_size_beyond_all_measure_is_told_beside_other_faults_of_its_tier():
+    """Two that are so are two problems; and one does not hide behind what else is wrong."""
+    huge = (1 << 60) + 1
+    both = {"type": "memory", "capacity": huge + 1, "max_object_size": huge}
+    beside = {"type": "memory", "capacity": huge, "policy": "fifo"}
+    config = {"tiers": [both, beside]}
+    assert told(config) == ["tiers[0].capacity", "tiers[0].max_object_size", "tiers[1].capacity", "tiers[1].policy"]
+    assert_same(config)
+
+
 def test_no_message_shows_a_secret():
     """Whatever else is wrong, its value stays out of the error."""
     config = {

@@ -38,7 +38,7 @@ def _tier_rows(kind: str) -> tuple[Setting, ...]:
     """The limits that each kind of tier has."""
     at = f"tiers.{kind}"
     where = "in memory" if kind == "memory" else "on disk"
-    most = "the memory it may take is part of memory_limit" if kind == "memory" else "the disk it may take"
+    most = "its part of memory_limit" if kind == "memory" else "the disk it may take"
     return (
         _row(
             f"{at}.capacity", Kind.SIZE, REQUIRED,

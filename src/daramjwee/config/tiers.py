@@ -142,14 +142,26 @@ def _settle_limits(tier: MemoryTier | FileTier, problems: list[Problem]) -> None
         _harmless(given["max_object_size"]),
         found,
     )
+    told = {problem.field for problem in found}
+    # Whatever else is wrong: all problems at once.
+    found += [
+        Problem(field, given[field], TOO_LARGE)
+        for field in ("capacity", "max_object_size")
+        if field not in told and _is_too_large(given[field])
+    ]
     problems += [_as_given(problem, given) for problem in found]
     if limits is None:
         return
     msgspec.structs.force_setattr(tier, "capacity", limits.capacity)
     if limits.explicit_max_object_size:
         msgspec.structs.force_setattr(tier, "max_object_size", limits.max_object_size)
-    if limits.capacity > LARGEST_NUMBER:
-        problems.append(Problem("capacity", given["capacity"], TOO_LARGE))
+
+
+def _is_too_large(size: Any) -> bool:
+    try:
+        return size is not None and parse_size(size) > LARGEST_NUMBER
+    except (ValueError, OverflowError):
+        return False  # no size: that is told already
 
 
 def _harmless(size: Any) -> Any:

@@ -203,7 +203,11 @@ class Interrupt:
 
     def __call__(self, frame: types.FrameType, event: str, argument: object) -> None:
         code = frame.f_code
-        if event not in ("call", "c_return") or code.co_name == "__del__" or "stores/file/" not in code.co_filename:
+        if (
+            event not in ("call", "c_return")
+            or code.co_name == "__del__"
+            or "daramjwee/stores/" not in code.co_filename
+        ):
             return
         self.left -= 1
         if self.left < 0:
@@ -242,3 +246,59 @@ def test_an_interrupt_while_entries_make_way_leaves_nothing_that_comes_back(tmp_
         if not interrupted:
             break
     assert n > 10
+
+
+def write(store: Any, key: str, size: int | None = None) -> None:
+    staging = store.stage(key, Metadata(size=size))
+    try:
+        staging.write(bytes(6 * KIB))
+        entry = staging.commit()
+    finally:
+        staging.abort()
+    entry.close()
+
+
+def begin_and_give_up(store: Any) -> None:
+    staging = store.stage("new", Metadata(size=2 * KIB))
+    try:
+        staging.write(bytes(6 * KIB))
+    finally:
+        staging.abort()
+
+
+CHANGES = {
+    "write": lambda store: write(store, "new"),
+    "replace": lambda store: write(store, "a", 6 * KIB),
+    "give up": begin_and_give_up,
+    "delete": lambda store: store.delete("a"),
+    "restamp": lambda store: store.restamp("a", Metadata(etag='"2"')),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_interrupt_at_any_point_leaves_a_file_tier_that_counts_right_and_a_key_that_can_change(
+    tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stays reserved, nobody waits for a change that is over, and what is deleted afterwards does not come back."""
+    monkeypatch.setattr("daramjwee.stores.file.index.TURN_SECONDS", 0.0)
+    interrupted, n = True, 0
+    while interrupted:
+        interrupted = False
+        with file_store(tmp_path / str(n), capacity="8KiB") as store:
+            put(store, "a", bytes(4 * KIB))
+            put(store, "b", bytes(4 * KIB))
+            sys.setprofile(Interrupt(n))
+            try:
+                CHANGES[change](store)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                sys.setprofile(None)
+            held = sum(metadata.size or 0 for key in store.keys() if (metadata := store.stat(key)) is not None)
+            assert (store.usage().bytes, store.usage().stagings) == (held, 0), n
+            for key in (*store.keys(), "a", "b", "new"):
+                store.delete(key)
+        with file_store(tmp_path / str(n), capacity="8KiB") as store:
+            assert list(store.keys()) == [], n
+        n += 1
+    assert n > 20

@@ -258,10 +258,17 @@ class MemoryStore:
         if not count:
             return
         evicted: list[HotEntry] = []
-        with self.lock:
-            fits = self._shelf.reserve_locked(count, evicted)
-            reserved = self._shelf.reserved
-        evicted.clear()
+        fits = False
+        try:
+            with self.lock:
+                fits = self._shelf.reserve_locked(count, evicted)
+                reserved = self._shelf.reserved
+            evicted.clear()
+        except BaseException:  # an interrupt: the caller will not know that it has the room
+            if fits:
+                with self.lock:
+                    self._shelf.reserved -= count
+            raise
         if not fits:
             raise LimitExceeded(
                 f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "

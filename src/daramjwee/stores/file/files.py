@@ -48,4 +48,6 @@ class Descriptor:
         self.fd = fd
 
     def __del__(self, _close=os.close) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001 - bound early: `os` may be gone at exit
-        _close(self.fd)
+        fd = getattr(self, "fd", None)  # missing when the constructor was interrupted
+        if fd is not None:
+            _close(fd)

@@ -44,6 +44,16 @@ logger = logging.getLogger(__name__)
 TURN_SECONDS = 30.0
 
 
+class Turn:
+    """One change of the files of a key. `over` is set without a call: no interrupt can come between a change's end and that,
+    and leave the key to nobody for ever."""
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = False
+
+
 class FileIndex:
     """Records, their files, and the changes that keep the two in step. `FileStore` is its public face."""
 
@@ -61,7 +71,7 @@ class FileIndex:
         self.lock = threading.Lock()
         self.bad_records = 0  # metadata files that the start found damaged
         self._changed = threading.Condition(self.lock)
-        self._busy: dict[str, int] = {}  # keys whose files are being changed, and the thread that does
+        self._busy: dict[str, Turn] = {}  # keys whose files are being changed
         # Files of records that left the index, from that moment until they are removed: a delete must not leave them, or
         # the next start would find them and bring an old entry back.
         self._leftovers: dict[str, set[str]] = {}
@@ -115,8 +125,9 @@ class FileIndex:
         body = layout.body_name(digest, staging.owner, staging.fill)
         # Asked before, too: of a fill that has lost already, nothing should reach the disk even for a moment.
         displaced: list[FileRecord] = []
+        turn = Turn()
         try:
-            if not self._take(key, guard):
+            if not self._take(key, turn, guard):
                 return None
             try:
                 stamp = disk.place_body(file.fd, staging.path, body)
@@ -128,12 +139,15 @@ class FileIndex:
             with self.lock:
                 agreed = not self.closed and (guard is None or guard())
                 if agreed:
+                    # Known first: an interrupt before it is in the index leaves no file that a delete would not find.
+                    self._leftovers.setdefault(key, set()).update(self._paths_of(record))
                     # Ended here and now: an interruption from here on must not make an abort undo it.
                     staging.ended, staging.path = True, None
                     self._shelf.reserved -= staging.reserved
                     self._shelf.stagings -= 1
                     self._stagings.discard(staging)
                     self._shelf.put_locked(record, displaced)
+                    self._stay_locked(record)
                     self._leave_locked(displaced)
             if not agreed:
                 self._unlink(disk.meta_path(record.digest, record.generation), key)
@@ -143,13 +157,15 @@ class FileIndex:
             try:
                 self._remove(displaced)
             finally:
-                self._give(key)
+                turn.over = True
+                self._give(key, turn)
         return record, stamp
 
     def restamp(self, key: str, metadata: Metadata, *, guard: Guard | None = None) -> bool:
         """New metadata under a new generation for the committed entry of the key, same body; False without one."""
+        turn = Turn()
         try:
-            if not self._take(key, guard):
+            if not self._take(key, turn, guard):
                 return False
             record = self._shelf.table.get(key)
             if record is None:
@@ -170,11 +186,13 @@ class FileIndex:
             self._unlink(former if agreed else self._disk.meta_path(fresh.digest, fresh.generation), key)
             return agreed
         finally:
-            self._give(key)
+            turn.over = True
+            self._give(key, turn)
 
     def delete(self, key: str, *, guard: Guard | None = None) -> bool:
+        turn = Turn()
         try:
-            if not self._take(key, guard):
+            if not self._take(key, turn, guard):
                 return False
             with self.lock:
                 record = self._shelf.table.get(key)
@@ -190,17 +208,33 @@ class FileIndex:
                 raise self.failed("write_failed", key, "delete", error) from error
             return record is not None
         finally:
-            self._give(key)
+            turn.over = True
+            self._give(key, turn)
 
-    def end_staging(self, path: str | None, reserved: int, epoch: int) -> None:
-        """A staging ended without a commit. One begun before a fork is the parent's to remove."""
+    def end_staging(self, staging: FileStaging) -> None:
+        """End a staging without a commit. One begun before a fork is the parent's to remove."""
+        mine = staging.epoch == self.epoch
+        with self.lock:
+            if staging.ended:
+                return
+            # No call from here on: of an interrupt, whoever comes next finds all done or nothing.
+            if mine:
+                self._shelf.reserved -= staging.reserved
+                self._shelf.stagings -= 1
+            staging.ended = True
+        path, staging.path = staging.path, None
+        if mine and path is not None:
+            self._unlink(path, None)
+
+    def _end_lost(self, path: str | None, reserved: int, epoch: int) -> None:
+        """End a staging that was garbage collected."""
         if epoch != self.epoch:
             return
-        if path is not None:
-            self._unlink(path, None)
         with self.lock:
             self._shelf.reserved -= reserved
             self._shelf.stagings -= 1
+        if path is not None:
+            self._unlink(path, None)
 
     def _evict_bytes(self, wanted: int) -> bool:
         """Evict entries of so many bytes; False (and nothing done) when there are not so many."""
@@ -253,10 +287,10 @@ class FileIndex:
 
     # -- order between files and index ---------------------------------------------------------------------
 
-    def _take(self, key: str, guard: Guard | None) -> bool:
-        """Have the key to oneself for a change of its files, if the guard agrees; `_give` ends it."""
+    def _take(self, key: str, turn: Turn, guard: Guard | None) -> bool:
+        """Have the key to oneself for a change of its files, if the guard agrees. `turn.over` ends it, `_give` tells of that."""
         with self.lock:
-            free = self._changed.wait_for(lambda: key not in self._busy, timeout=TURN_SECONDS)
+            free = self._changed.wait_for(lambda: self._free_locked(key), timeout=TURN_SECONDS)
             if not free:
                 raise StoreError(
                     f"another thread has been changing the files of {shorten(key)} in {self.folder} for "
@@ -265,14 +299,18 @@ class FileIndex:
             self._check_open()
             if guard is not None and not guard():
                 return False
-            self._busy[key] = threading.get_ident()
+            self._busy[key] = turn
             return True
 
-    def _give(self, key: str) -> None:
+    def _give(self, key: str, turn: Turn) -> None:
         with self.lock:
-            if self._busy.get(key) == threading.get_ident():
+            if self._busy.get(key) is turn:
                 del self._busy[key]
                 self._changed.notify_all()
+
+    def _free_locked(self, key: str) -> bool:
+        turn = self._busy.get(key)
+        return turn is None or turn.over
 
     def _write_meta(self, record: FileRecord) -> None:
         """Create the metadata file under the next free generation: the commit point on disk."""
@@ -298,6 +336,14 @@ class FileIndex:
             paths = self._paths_of(record)[: 1 if record.pins else 2]
             self._leftovers.setdefault(record.key, set()).update(paths)
             record.gone = True  # last: until then `_remove` does it again
+
+    def _stay_locked(self, record: FileRecord) -> None:
+        """A record that was noted before it came is in the index now, unless it had to leave at once."""
+        if self._shelf.table.get(record.key) is record:
+            left = self._leftovers[record.key]
+            left.difference_update(self._paths_of(record))
+            if not left:
+                del self._leftovers[record.key]
 
     def _paths_of(self, record: FileRecord) -> tuple[str, str]:
         """Its files in the order in which they go: metadata first, or a crash leaves it without a body."""
@@ -354,7 +400,7 @@ class FileIndex:
         while self.lost or self.lost_pins:
             try:
                 if self.lost:
-                    self.end_staging(*self.lost.popleft())
+                    self._end_lost(*self.lost.popleft())
                 if self.lost_pins:
                     self.unpin(self.lost_pins.popleft())
             except IndexError:  # another thread was quicker

@@ -47,34 +47,27 @@ class FileStaging:
         "written",
     )
 
-    def __init__(
-        self,
-        store: FileStore,
-        key: str,
-        metadata: Metadata,
-        *,
-        file: Descriptor,
-        path: str,
-        owner: str,
-        fill: int,
-        reserved: int,
-    ) -> None:
+    def __init__(self, store: FileStore, key: str, metadata: Metadata, *, fill: int) -> None:
+        self.ended = True  # until it counts
         self._store = store
         self._metadata = metadata
-        self._file: Descriptor | None = file
+        self._file: Descriptor | None = None
         # After a commit the entry alone keeps the descriptor open; readers may use it as long as it does.
         self._late: weakref.ref[Descriptor] | None = None
         self._sums = BlockSums()
         self._failed = False
-        self.ended = False
-        self._checked_to = max(reserved, FLOOR_CHECK_BYTES)
+        self._checked_to = max(metadata.size or 0, FLOOR_CHECK_BYTES)
         self.epoch = store.epoch
         self.key = key
-        self.path: str | None = path
-        self.owner = owner
+        self.path: str | None = None
+        self.owner = ""
         self.fill = fill
-        self.reserved = reserved
+        self.reserved = 0
         self.written = 0
+
+    def begin(self, file: Descriptor, path: str, owner: str) -> None:
+        """Write into this file from now on."""
+        self._file, self.path, self.owner = file, path, owner
 
     def write(self, data: memoryview | bytes, /) -> None:
         file = self._usable()
@@ -151,12 +144,9 @@ class FileStaging:
         return self._store.opened(record, file, stamp)
 
     def abort(self) -> None:
-        if self.ended:
-            return
-        self.ended = True
         self._file = None
-        path, self.path = self.path, None
-        self._store.end_staging(path, self.reserved, self.epoch)
+        if not self.ended:
+            self._store.end_staging(self)
 
     def _usable(self) -> Descriptor:
         file = self._file
@@ -167,7 +157,7 @@ class FileStaging:
         return file
 
     def __del__(self) -> None:
-        # `ended` is missing when the constructor was interrupted.
+        # `ended` is missing when the constructor was interrupted at once.
         if not getattr(self, "ended", True):
             self._store.lost.append((self.path, self.reserved, self.epoch))
 

@@ -205,25 +205,23 @@ class FileStore(FileIndex):
         self._check_open()
         self._drain()
         size = metadata.size or 0
-        epoch = self.epoch
-        with self.lock:
-            self._shelf.stagings += 1
-        reserved = 0
+        staging = FileStaging(self, key, metadata, fill=next(self._fills))
         try:
+            with self.lock:
+                self._shelf.stagings += 1
+                staging.ended = False
             self.reserve(key, 0, size)
-            reserved = size
+            staging.reserved = size
             self.check_floor(key, size)
-            fill = next(self._fills)
             try:
-                file, path, owner = self._disk.new_staging(fill)
+                staging.begin(*self._disk.new_staging(staging.fill))
             except OSError as error:
                 raise self.failed("write_failed", key, "create", error) from error
+            with self.lock:
+                self._stagings.add(staging)
         except BaseException:
-            self.end_staging(None, reserved, epoch)
+            staging.abort()
             raise
-        staging = FileStaging(self, key, metadata, file=file, path=path, owner=owner, fill=fill, reserved=reserved)
-        with self.lock:
-            self._stagings.add(staging)
         return staging
 
     def reserve(self, key: str, before: int, count: int) -> None:
@@ -235,13 +233,20 @@ class FileStore(FileIndex):
                 "an object of the file tier may have: raise max_object_size or capacity"
             )
         evicted: list[FileRecord] = []
+        fits = False
         try:
-            with self.lock:
-                fits = self._shelf.reserve_locked(count, evicted)
-                reserved = self._shelf.reserved
-                self._leave_locked(evicted)
-        finally:
-            self._remove(evicted)
+            try:
+                with self.lock:
+                    fits = self._shelf.reserve_locked(count, evicted)
+                    reserved = self._shelf.reserved
+                    self._leave_locked(evicted)
+            finally:
+                self._remove(evicted)
+        except BaseException:  # an interrupt: the caller will not know that it has the room
+            if fits:
+                with self.lock:
+                    self._shelf.reserved -= count
+            raise
         if not fits:
             raise LimitExceeded(
                 f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "
@@ -293,7 +298,7 @@ class FileStore(FileIndex):
                 return
             self.closed = True
             # Who is publishing sees `closed` before the index; its files must not be pulled away meanwhile.
-            self._changed.wait_for(lambda: not self._busy, timeout=TURN_SECONDS)
+            self._changed.wait_for(lambda: all(map(self._free_locked, self._busy)), timeout=TURN_SECONDS)
             for record in self._shelf.clear_locked():
                 record.file = None
             self._kept.clear()

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from daramjwee.bench import timing
 from daramjwee.bench.timing import (
     ChildFailed,
     in_child,
@@ -131,3 +132,10 @@ def test_a_child_that_fails_says_why():
     """The last words of the child are in the error."""
     with pytest.raises(ChildFailed, match=r"(?s)timing:no_such_function.*AttributeError"):
         in_child("daramjwee.bench.timing:no_such_function")
+
+
+def test_a_child_that_hangs_is_ended_and_is_a_failure_like_any_other(monkeypatch):
+    """One scenario that hangs must not take the figures of all others with it."""
+    monkeypatch.setattr(timing, "CHILD_SECONDS", 0.01)
+    with pytest.raises(ChildFailed, match=r"signal:pause: did not end within 0 s, and was ended"):
+        in_child("signal:pause")

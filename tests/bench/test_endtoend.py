@@ -19,7 +19,8 @@ COLD, TO_FILE, GET = endtoend.PATHS[0], endtoend.PATHS[1], endtoend.PATHS[2]
 
 def test_every_path_is_read_by_every_side_and_counted(monkeypatch):
     """A row for each path and number of threads; faults and memory where something goes through the pool, for each large
-    size and for the mix."""
+    size and for the mix. (Those are counted with 8 threads in any case.)"""
+    monkeypatch.setattr(endtoend, "THREADS", (2,))
     monkeypatch.setattr(endtoend, "MIXED", (32 * KIB, 256 * KIB))
     rows = endtoend.measure(rounds=1, seconds=0.0003, sizes=(256 * KIB,), operations=1)
     names = [row.name for row in rows]
@@ -52,6 +53,25 @@ def test_a_cell_goes_by_the_clock_while_that_can_tell_and_by_the_better_old_one(
     _, cell = endtoend.time_rows(COLD, {(KIB, 1): busy})
     assert (cell.seen, cell.met) == (1.0, True)
     assert cell.note.startswith("processor time: by the clock")
+
+
+def test_a_cell_below_its_target_is_looked_at_again_and_all_figures_count(monkeypatch):
+    """Twice at most, and only while there is time; what is right already is left alone."""
+    looks = []
+
+    def take_turns(folder, path, size, readers, **_):
+        looks.append((size, readers))
+        slow = 2.0 if size == KIB else 1.0
+        return turns([[1.0], [1.0], [slow]], [[1.0], [1.0], [slow]])
+
+    monkeypatch.setattr(endtoend, "take_turns", take_turns)
+    monkeypatch.setattr(endtoend, "THREADS", (1,))
+    for patience, again in ((60, 2), (0, 0)):
+        looks.clear()
+        sizes = (KIB, 2 * KIB)
+        rows = endtoend.measure(rounds=1, seconds=0, sizes=sizes, operations=1, patience=patience, paths=(GET,))
+        assert [(row.seen, row.runs) for row in rows if row.labels] == [(0.5, 1 + again), (1.0, 1)]
+        assert looks == [(KIB, 1), (2 * KIB, 1)] + [(KIB, 1)] * again
 
 
 def found(faults, peak):

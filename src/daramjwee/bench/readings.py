@@ -214,6 +214,7 @@ class Crew:
     """`with Crew(8) as crew`: threads that each do a job of their own, all at once, as often as they are told to."""
 
     def __init__(self, count: int) -> None:
+        self.count = count
         self._begin, self._end = threading.Barrier(count + 1), threading.Barrier(count + 1)
         self._jobs: Sequence[Job] = ()
         self._failures: list[BaseException] = []

@@ -139,6 +139,8 @@ class Cache:
         except BaseException:
             for store in stores:
                 store.close()
+            if made is None:
+                _close_origin(fetcher)
             raise
         cache._engine.origin_config = described
         return cache
@@ -353,10 +355,9 @@ class Cache:
     @property
     def config(self) -> CacheConfig:
         """The settings that hold now. Tiers and an origin that a program made itself are named there, and no more."""
-        from daramjwee.engine.assemble import config_of
+        from daramjwee.engine.assemble import settings_of
 
-        with self._engine.settings_lock:
-            return config_of(self._engine)
+        return settings_of(self._engine)
 
     def reconfigure(self, **changes: Any) -> CacheConfig:
         """Change settings while the cache is in use, all of them or none; the configuration that holds then.
@@ -399,6 +400,8 @@ class Cache:
         self._hot = _nothing_hot
         if self._owns_pool:
             self.buffers.close()
+        if self._engine.origin_config is not None:  # nobody else could
+            _close_origin(self._engine.origin)
 
     def __enter__(self) -> Self:
         self._engine.check_open()
@@ -411,16 +414,17 @@ class Cache:
 
     def __reduce__(self) -> tuple[Callable[..., Cache], tuple[type[Cache], dict[str, Any]]]:
         """Another process gets a cache of its own, by the same configuration; entries go along in file tiers only."""
-        from daramjwee.engine.assemble import config_of, given_parts
+        from daramjwee.engine.assemble import given_parts, settings_of
 
         self._engine.check_open()
-        given = given_parts(self._engine, owns_pool=self._owns_pool)
+        config = settings_of(self._engine)
+        given = given_parts(self._engine, config, owns_pool=self._owns_pool)
         if given:
             raise TypeError(
                 f"this Cache cannot be pickled: {', '.join(given)} cannot be made again from a configuration; make it "
                 "with Cache.from_config or Cache.from_url, or make one in each process, over the same folder"
             )
-        return _reopen, (type(self), config_of(self._engine).to_mapping())
+        return _reopen, (type(self), config.to_mapping())
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -436,6 +440,13 @@ ATTEMPTS = 4
 
 def _nothing_hot(key: str) -> None:
     """No tier that could answer at once."""
+
+
+def _close_origin(origin: Fetcher | None) -> None:
+    """Let go of the connections that an origin keeps, if it does."""
+    close = getattr(origin, "close", None)
+    if close is not None:
+        close()
 
 
 def _reopen(kind: type[Cache], mapping: dict[str, Any]) -> Cache:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from daramjwee import AdaptiveBufferPool, Cache, ConfigError, FileStore, MemoryStore, NotFound, StoreError
+from daramjwee import AdaptiveBufferPool, Cache, ConfigError, FileStore, HttpOrigin, MemoryStore, NotFound, StoreError
 from daramjwee.testing.clock import ManualClock
 
 MIB = 1024 * 1024
@@ -86,6 +87,17 @@ def test_an_origin_may_be_described(tmp_path: Path) -> None:
     for origin in ({"type": "file", "folder": str(tmp_path)}, tmp_path.as_uri()):
         with Cache.from_config({"tiers": "memory:8MiB"}, environ={}, origin=origin) as cache:
             assert cache.get("a.txt") == b"text"
+
+
+def test_the_origin_that_was_made_is_closed_with_the_cache(file: Path) -> None:
+    """Nobody else could give its connections back. One that a program gave is the program's."""
+    with Cache.from_config(file, environ={}, origin="http://127.0.0.1:9/") as cache:
+        made = cache._engine.origin
+    assert repr(made).endswith("closed>")
+    with closing(HttpOrigin("http://127.0.0.1:9/")) as given:
+        with Cache.from_config(file, environ={}, origin=given):
+            pass
+        assert "closed" not in repr(given)
 
 
 def test_a_url_makes_a_cache(tmp_path: Path) -> None:

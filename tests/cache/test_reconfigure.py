@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import pickle
 import sys
 import threading
 import types
@@ -245,6 +246,57 @@ def test_a_failing_tier_leaves_every_setting_as_it_was(monkeypatch: pytest.Monke
         with pytest.raises(RuntimeError, match="the tier fails"):
             cache.reconfigure(memory_limit="64MiB", workers=2, tiers=changed_tiers(cache, capacity="4MiB"))
         assert cache.config == before
+
+
+def test_who_asks_for_the_settings_waits_for_no_change_and_sees_none_by_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a log handler, whose lock the change is waiting for."""
+    store = MemoryStore("8MiB")
+    with Cache(store) as cache:
+        before, real, seen = cache.config, store.reconfigure, []
+
+        def ask() -> None:
+            seen.append(cache.config)
+            seen.append(pickle.loads(pickle.dumps(cache)).config)
+
+        def waiting(**limits: Any) -> None:
+            asker = threading.Thread(target=ask, daemon=True)
+            asker.start()
+            asker.join(10)
+            real(**limits)
+
+        monkeypatch.setattr(store, "reconfigure", waiting)
+        after = cache.reconfigure(memory_limit="64MiB", tiers=changed_tiers(cache, capacity="4MiB"))
+        assert seen == [before, before]
+        assert cache.config == after != before
+
+
+def test_what_is_being_judged_while_the_rules_change_is_not_given_by_the_old_ones(clock: ManualClock) -> None:
+    """Not even for the moment until the judge looks again."""
+    store = MemoryStore("8MiB")
+    armed = []
+    real_arm, real_monotonic = store.arm, clock.monotonic
+
+    def arm(record: Any, *args: Any, **kwargs: Any) -> None:
+        real_arm(record, *args, **kwargs)
+        armed.append(record.until)
+
+    store.arm = arm  # type: ignore[method-assign]
+    with Cache(store, freshness=Freshness("1h"), clock=clock) as cache:
+        cache.set("k", b"data")
+
+        def monotonic() -> float:
+            clock.monotonic = real_monotonic  # type: ignore[method-assign]
+            cache.reconfigure(freshness={"fresh": "1s"})
+            return real_monotonic()
+
+        # Where an entry is armed it is the only one to ask for the time.
+        judged = store.hot("k") if store.hot else None
+        assert judged is not None
+        clock.monotonic = monotonic  # type: ignore[method-assign]
+        cache._engine.arm(judged)
+        assert armed == [0.0]
+        assert cache.get("k") == b"data"
+        assert armed[1] > 0.0
 
 
 def test_a_closed_cache_refuses() -> None:

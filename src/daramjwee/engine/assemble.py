@@ -91,6 +91,19 @@ def config_of(engine: Engine) -> CacheConfig:
     )
 
 
+def settings_of(engine: Engine) -> CacheConfig:
+    """The configuration that holds between two changes, never half of one. Waits for nobody: whoever changes settings may be
+    waiting for the caller, as for the lock of a log handler."""
+    while True:
+        changes = engine.changes
+        before = engine.settings_before
+        if before is not None:
+            return before
+        config = config_of(engine)
+        if engine.changes == changes:
+            return config
+
+
 def _tiers_of(stores: Iterable[Store]) -> tuple[Any, ...]:
     tiers: list[Any] = []
     for store in stores:
@@ -111,9 +124,8 @@ def _origin_of(engine: Engine) -> Any:
     return GivenOrigin(name=getattr(made, "__qualname__", type(made).__qualname__))
 
 
-def given_parts(engine: Engine, *, owns_pool: bool) -> list[str]:
+def given_parts(engine: Engine, config: CacheConfig, *, owns_pool: bool) -> list[str]:
     """What a program made itself, so that a configuration cannot stand for it, by its name."""
-    config = config_of(engine)
     given = [f"tiers[{place}] ({tier.name})" for place, tier in enumerate(config.tiers) if isinstance(tier, GivenTier)]
     if isinstance(config.origin, GivenOrigin):
         given.append(f"origin ({config.origin.name})")

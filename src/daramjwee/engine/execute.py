@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from daramjwee.buffers import BufferPool, MemoryLedger
+    from daramjwee.config import CacheConfig
     from daramjwee.engine.tiers import Found, Staged, Tier
     from daramjwee.fills.flight import Flight
     from daramjwee.fills.reader import FlightReader
@@ -75,7 +76,9 @@ class Engine:
         self.clock = clock
         self.closed = False
         self.origin_config: Any = None  # what the origin was made from, where it was made from a configuration
-        self.settings_lock = threading.RLock()  # a log handler may ask for the settings while they change
+        self.settings_lock = threading.RLock()  # held while settings change; who asks for them waits for nobody
+        self.settings_before: CacheConfig | None = None  # what held before the change that is being made
+        self.changes = 0  # begun
         self._open_top = stores[0].open
         self.flights = Flights(self.tiers, pool=pool, counters=self.counters, clock=clock, workers=workers)
         self.tiers.attach(ledger=ledger, clock=clock)
@@ -86,6 +89,7 @@ class Engine:
         self.flights.reset()
         self.counters.reset_lock()
         self.settings_lock = threading.RLock()
+        self.settings_before = None
 
     def check_open(self) -> None:
         if self.closed:
@@ -119,9 +123,7 @@ class Engine:
         life, age = lifetime_of(metadata, freshness), age_of(metadata, clock.now())
         left = math.inf if life is None else life - (age or 0.0)
         top: MemoryStore = self.tiers[0].store  # type: ignore[assignment]  # only it has hot entries
-        top.arm(hot, metadata, clock.monotonic() + left)
-        if self.freshness is not freshness:  # changed meanwhile, and this one may have been passed over
-            hot.until = 0.0
+        top.arm(hot, metadata, clock.monotonic() + left, guard=lambda: self.freshness is freshness)
 
     def refresh_rules(self, freshness: Freshness) -> None:
         """Judge by `freshness` from now on, also what was judged before."""

@@ -2,7 +2,7 @@
 
 Invariant: a change is checked as a whole before the first part of it is made; when a part fails, those made before it are
 taken back. What is running goes on under the settings it began with.
-Threads: any; one change at a time.
+Threads: any; one change at a time. Who asks for the settings meanwhile gets those from before, and does not wait.
 Design: docs/design/overview.md
 """
 
@@ -47,8 +47,14 @@ def reconfigure(engine: Engine, changes: Mapping[str, Any], *, owns_pool: bool) 
         problems = list(_refused(now, wanted, owns_pool=owns_pool))
         if problems:
             raise ConfigError(problems, subject="Cache.reconfigure")
-        _carry_out(_steps(engine, now, wanted))
-        return config_of(engine)
+        outer = engine.settings_before  # of a change that this one is made within
+        engine.settings_before = outer or now
+        try:
+            engine.changes += 1
+            _carry_out(_steps(engine, now, wanted))
+            return config_of(engine)
+        finally:
+            engine.settings_before = outer
 
 
 def _refused(now: CacheConfig, wanted: CacheConfig, *, owns_pool: bool) -> Iterator[Problem]:

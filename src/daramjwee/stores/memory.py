@@ -193,15 +193,20 @@ class MemoryStore:
             record.until = 0.0
         return True
 
-    def arm(self, record: HotEntry, metadata: Metadata, until: float) -> None:
-        """Let hits take the record's `whole` up to the monotonic time `until`, judged by `metadata`, if that still holds."""
+    def arm(
+        self, record: HotEntry, metadata: Metadata, until: float, *, guard: Callable[[], bool] | None = None
+    ) -> None:
+        """Let hits take the record's `whole` up to the monotonic time `until`, judged by `metadata`, if that still holds
+        and the guard agrees."""
         with self.lock:
-            if record.metadata is metadata:
+            if record.metadata is metadata and (guard is None or guard()):
                 record.until = until
 
     def disarm(self) -> None:
-        """Have every entry judged anew before `hot` may give it."""
-        for record in list(self._shelf.table.values()):
+        """Have every entry judged anew before `hot` may give it: those armed before, and by a guard that agreed before."""
+        with self.lock:
+            records = list(self._shelf.table.values())
+        for record in records:
             record.until = 0.0
 
     def stat(self, key: str) -> Metadata | None:

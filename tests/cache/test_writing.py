@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daramjwee import (
+    BufferPool,
+    BufferPoolConfig,
     Cache,
     CacheMiss,
     Closed,
@@ -19,6 +21,7 @@ from daramjwee import (
     FileStore,
     Freshness,
     LimitExceeded,
+    MemoryLedger,
     MemoryStore,
     Status,
 )
@@ -332,6 +335,18 @@ def test_a_store_belongs_to_one_cache(tmp_path: Path, kind: str) -> None:
         assert cache.get("k") == b"data"
     with pytest.raises(ConfigError, match="was closed"):
         Cache(store)
+
+
+def test_a_pool_that_cannot_serve_is_refused() -> None:
+    """One that was closed, and one whose ledger is smaller than what a fill needs at once; each with what to do."""
+    small = BufferPoolConfig(max_buffer_size="64KiB", default_buffer_size="64KiB", max_pool_bytes="128KiB")
+    with BufferPool(small) as pool, pytest.raises(ConfigError, match="128KiB.*raise its max_pool_bytes"):
+        Cache(MemoryStore("1MiB"), buffers=pool)
+    with pytest.raises(ConfigError, match="was closed"):
+        Cache(MemoryStore("1MiB"), buffers=pool)
+    with BufferPool(small, ledger=MemoryLedger("1MiB")) as pool, Cache(MemoryStore("1MiB"), buffers=pool) as cache:
+        cache.set("k", iter([bytes(300_000)]))
+        assert cache.get("k") == bytes(300_000)
 
 
 def test_a_construction_that_failed_leaves_its_stores_free() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers import BufferPool, BufferPoolConfig
 from daramjwee.errors import ConfigError, Problem
+from daramjwee.fills.window import PIECE_BYTES
 from daramjwee.model import LEAST_MEMORY, MOST_WORKERS, Freshness
 from daramjwee.stores.memory import MemoryStore
 from daramjwee.units import format_size, parse_duration, parse_size
@@ -40,6 +41,8 @@ def check_arguments(
         problems.append(Problem("freshness", freshness, FRESHNESS_MEND))
     if buffers is not None and not isinstance(buffers, BufferPool | BufferPoolConfig):
         problems.append(Problem("buffers", buffers, "must be a BufferPoolConfig, a BufferPool, or None"))
+    elif isinstance(buffers, BufferPool):
+        problems += _check_pool(buffers)
     if type(workers) is not int or not 1 <= workers <= MOST_WORKERS:
         problems.append(Problem("workers", workers, f"must be an int from 1 to {MOST_WORKERS}"))
     try:
@@ -53,6 +56,15 @@ def check_arguments(
     if problems:
         raise ConfigError(problems, subject="Cache")
     return limit
+
+
+def _check_pool(pool: BufferPool) -> list[Problem]:
+    if pool.closed:
+        return [Problem("buffers", pool, "was closed: give one that is open")]
+    if pool.ledger.limit < PIECE_BYTES:
+        mend = f"may hold only {format_size(pool.ledger.limit)}, and a fill needs {format_size(PIECE_BYTES)} at once: "
+        return [Problem("buffers", pool, mend + "raise its max_pool_bytes, or the limit of its ledger")]
+    return []
 
 
 def _check_tiers(tiers: tuple[Store, ...]) -> list[Problem]:

@@ -340,7 +340,7 @@ def test_a_store_belongs_to_one_cache(tmp_path: Path, kind: str) -> None:
 def test_a_pool_that_cannot_serve_is_refused() -> None:
     """One that was closed, and one whose ledger is smaller than what a fill needs at once; each with what to do."""
     small = BufferPoolConfig(max_buffer_size="64KiB", default_buffer_size="64KiB", max_pool_bytes="128KiB")
-    with BufferPool(small) as pool, pytest.raises(ConfigError, match="128KiB.*raise its max_pool_bytes"):
+    with BufferPool(small) as pool, pytest.raises(ConfigError, match=r"128KiB.*raise its max_pool_bytes"):
         Cache(MemoryStore("1MiB"), buffers=pool)
     with pytest.raises(ConfigError, match="was closed"):
         Cache(MemoryStore("1MiB"), buffers=pool)

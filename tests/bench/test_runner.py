@@ -72,7 +72,7 @@ def test_wrong_arguments_end_with_status_two_and_the_reason(child, capsys):
     with pytest.raises(SystemExit) as ended:
         runner.main(["--only", "speed"])
     assert ended.value.code == 2
-    assert "only = 'speed': is no scenario" in capsys.readouterr().err
+    assert "SCENARIO = 'speed': is no scenario" in capsys.readouterr().err
 
 
 def test_json_goes_to_a_file_beside_the_table_or_alone_to_standard_output(child, capsysbinary, tmp_path):

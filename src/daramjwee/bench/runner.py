@@ -54,7 +54,8 @@ def run(names: Iterable[str] = (), *, quick: bool = False, tell: Callable[[str],
     unknown = [name for name in wanted if name not in SCENARIOS]
     if unknown:
         known = ", ".join(SCENARIOS)
-        raise ConfigError([Problem("only", name, f"is no scenario; choose from {known}") for name in unknown])
+        problems = [Problem("SCENARIO", name, f"is no scenario; choose from {known}") for name in unknown]
+        raise ConfigError(problems, subject="bench")
     rows: list[Row] = []
     failures: dict[str, str] = {}
     took: dict[str, float] = {}
@@ -96,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m daramjwee.bench", description="Measure daramjwee beside its rivals; targets beside figures."
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=f"some of: {', '.join(SCENARIOS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute or two, figures less sure")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds: some four minutes for all, figures less sure"
+    )
     parser.add_argument("--json", metavar="FILE", help='write the report as JSON; "-" prints it instead of the table')
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument(

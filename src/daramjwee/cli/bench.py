@@ -25,7 +25,7 @@ def bench(
         list[str] | None, typer.Argument(metavar="SCENARIO", help="Which to measure; all when none is named.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", metavar="", help="Fewer rounds: a minute or two, figures less sure.")
+        bool, typer.Option("--quick", metavar="", help="Fewer rounds: some four minutes for all, figures less sure.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", metavar="", help="Exit with 1 when a target is missed.")] = False,
     json: Annotated[bool, typer.Option("--json", metavar="", help="Print the report as one JSON document.")] = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -486,6 +487,22 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
     ["memory:8MiB", "file:x?capacity=1", "https://h", "memory", "file", "http", "1MiB", "5m", 10**400, "~x/y"]
 )  # fmt: skip
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=5))
+
+
+@pytest.mark.parametrize("name", ["pipe.toml", "pipe.json"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    """Nobody writes to it."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match="no regular file"):
+        load(tmp_path / name, environ={})
+
+
+@pytest.mark.parametrize("source", ["https://u:hunter2@example.org/x.toml", "redis://u:hunter2@example.org/x.json"])
+def test_a_url_with_a_password_that_is_given_for_a_file_is_not_shown(source):
+    """Nor in the first line of what is wrong."""
+    with pytest.raises(ConfigError) as caught:
+        load(source, environ={})
+    assert "hunter2" not in f"{caught.value}{caught.value!r}"
 
 
 @given(st.dictionaries(NAMES, JSON, max_size=6), st.dictionaries(NAMES, JSON, max_size=4))

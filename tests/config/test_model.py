@@ -483,6 +483,16 @@ INLINE = [
     {"base": f"user:{MARKER}@example.org"},
     {"base": f"https://example.org/?token={MARKER}"},
     {"base": f"https://example.org/#{MARKER}"},
+    {"base": f"https://user:{MARKER}/"},
+    {"base": f"//user:{MARKER}@example.org/"},
+    *(
+        {"headers": {name: MARKER}}
+        for name in ("x-session-id", "X-JWT", "bearer", "x-hmac", "x-pwd", "X-PIN", "pass", "x_sid")
+    ),
+    *({"headers": {"harmless": f"{scheme} {MARKER}"}} for scheme in ("Token", "digest", "Negotiate")),
+    {"headers": {"harmless": f"eyJhbGciOi.{MARKER}"}},
+    {"headers": {"harmless": f"https://example.org/?a=1&access_token={MARKER}"}},
+    {"headers": {"harmless": f"sv=2020&sig={MARKER}"}},
 ]
 
 
@@ -499,6 +509,19 @@ def test_a_secret_that_is_given_itself_is_told_how_to_be_given():
     for part in INLINE[:11] + INLINE[23:27]:
         mends = [mend for _, mend in problems_of(origin=HTTP | part).values()]
         assert any('{ env = "NAME" } or { file = "/run/secrets/x" }' in mend for mend in mends), part
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("x-compass", "north"), ("x-spinner", "on"), ("accept", "text/html; level=1, */*"), ("x-basic", "basically"),
+        ("referer", "https://example.org/a?design=1&monkey=2"), ("via", "1.1 a:8080"),
+    ],
+)  # fmt: skip
+def test_a_header_that_only_looks_a_little_like_a_secret_is_kept(header):
+    """As it is."""
+    name, value = header
+    assert CacheConfig(origin=HTTP | {"headers": {name: value}}).origin.headers == {name: value}
 
 
 @pytest.mark.parametrize("origin", [f"https://u:{MARKER}@h", f"ftp://u:{MARKER}@h", f"{MARKER}", [MARKER]])
@@ -602,3 +625,10 @@ def test_the_working_folder_may_be_gone(tmp_path, monkeypatch):
     os.rmdir(tmp_path)
     assert "tiers[1].folder" in problems_of(tiers=[FILE, FILE | {"folder": "./cache"}])
     assert CacheConfig(tiers=[FILE, FILE | {"folder": "other"}])
+
+
+def test_a_secret_in_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    """Nobody writes to it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="no regular file"):
+        Secret(file=tmp_path / "pipe").reveal()

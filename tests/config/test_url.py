@@ -149,3 +149,11 @@ def test_any_text_is_tiers_or_a_list_of_problems(text):
         tiers = ()
         assert error.problems  # noqa: PT017 - either way is right
     assert all(isinstance(tier, MemoryTier | FileTier) for tier in tiers)
+
+
+@pytest.mark.parametrize("text", ["redis://u:hunter2;x@h/0", "redis://u:a;hunter2@h/0", "memory:1MiB;x:hunter2;y@h"])
+def test_a_password_with_a_semicolon_in_it_is_not_shown(text):
+    """It is in two parts, and neither looks like one."""
+    with pytest.raises(ConfigError) as caught:
+        tiers_of_url(text)
+    assert "hunter2" not in f"{caught.value}{caught.value.problems}"

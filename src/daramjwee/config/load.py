@@ -17,7 +17,7 @@ import msgspec
 from daramjwee.config.draft import DEFAULT, Draft, in_order, leaves, said_of
 from daramjwee.config.environment import file_named, read_environment
 from daramjwee.config.model import SCHEMA, CacheConfig
-from daramjwee.config.secret import shown
+from daramjwee.config.secret import is_regular, open_at_once, shown
 from daramjwee.config.tiers import GivenTier
 from daramjwee.config.warnings import Unwise, unwise
 from daramjwee.errors import ConfigError, Problem
@@ -74,7 +74,8 @@ def load(
     every source."""
     found = examine(source, environ=environ, changes=changes)
     if found.config is None:
-        subject = os.fspath(source) if isinstance(source, str | os.PathLike) else "configuration"
+        # Somebody may give a URL of one, with a password.
+        subject = shown(os.fspath(source)) if isinstance(source, str | os.PathLike) else "configuration"
         raise ConfigError(found.problems, subject=subject)
     return Loaded(
         config=found.config,
@@ -196,7 +197,9 @@ def _parsed(path: str) -> Any:
     ending = os.path.splitext(path)[1].lower()
     if ending not in {".toml", ".json"}:
         raise _Unread(ending, f"is an ending that says nothing of how it is written; {MEND_ENDING}")
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_at_once) as file:
+        if not is_regular(file):
+            raise _Unread("a pipe or device", f"is no regular file; {MEND_ENDING}")
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise _Unread(format_size(len(data)), f"is larger than any file of settings; {MEND_ENDING}")

@@ -72,7 +72,8 @@ class HttpOriginConfig(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
         problems: list[Problem] = []
         wrong = _problem_of_base(self.base)
         if wrong is not None:
-            problems.append(Problem("base", shown(self.base), wrong))
+            # What cannot be taken apart may have a password where a port belongs.
+            problems.append(Problem("base", HIDDEN if wrong.startswith("is no valid") else shown(self.base), wrong))
         kept: dict[str, Any] = {"headers": _headers(self.headers, problems)}
         for field in ("timeout", "connect_timeout"):
             kept[field] = _seconds(field, getattr(self, field), problems)
@@ -234,7 +235,7 @@ def _header(field: str, name: str, value: Any, problems: list[Problem]) -> str |
         return None if unknown else secret
     if not isinstance(value, str):
         problems.append(Problem(field, HIDDEN, f"must be text; if it is a secret, {REFERENCE_MEND}"))
-    elif is_secret_name(name) or is_secret_text(value):
+    elif is_secret_name(name) or is_secret_text(value.replace("?", "&")):  # the query of a URL has no place of its own
         problems.append(Problem(field, HIDDEN, f"is a secret: {REFERENCE_MEND}"))
     elif any(c in value for c in "\r\n\0") or not value.isascii():
         problems.append(Problem(field, HIDDEN, "must be ASCII text without line breaks"))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,9 +22,16 @@ REFERENCE_MEND = 'give it by reference, { env = "NAME" } or { file = "/run/secre
 LARGEST_SECRET = 64 * 1024
 
 _SECRET_NAME = re.compile(
-    r"authorization|cookie|token|secret|key|passw|credential|signature|(?:^|[-_.])auth(?:$|[-_.])", re.IGNORECASE
+    r"authorization|cookie|token|secret|key|passw|credential|signature|bearer|session|jwt|hmac"
+    r"|(?:^|[-_.])(?:auth|pass|pwd|pin|sid|cred|creds)(?:$|[-_.])",
+    re.IGNORECASE,
 )
-_SECRET_TEXT = re.compile(r"^\s*(?:bearer|basic)\s|://[^/\s]*@|^[^/\s:@]*:[^\s@]*@", re.IGNORECASE)
+# What headers begin with, userinfo, a token that says what it is (JWT), and a part of a query.
+_SECRET_TEXT = re.compile(
+    r"^\s*(?:bearer|basic|digest|token|negotiate)\s|(?:^|:)//[^/\s]*@|^[^/\s:@]*:[^\s@]*@|^\s*eyJ[\w-]{4,}\."
+    r"|^[^?]*&(?:[\w.-]*[-_.])?(?:token|secret|key|sig|signature|password)=",
+    re.IGNORECASE,
+)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -71,7 +79,9 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return value
         assert self.file is not None
         try:
-            with open(self.file, encoding="utf-8") as file:
+            with open(self.file, encoding="utf-8", opener=open_at_once) as file:
+                if not is_regular(file):
+                    raise self._refused("file", self.file, "is no regular file; write the secret into one")
                 value = file.read(LARGEST_SECRET + 1)
         except OSError as error:
             raise self._refused("file", self.file, f"cannot be read: {error.strerror or error}") from None
@@ -126,6 +136,16 @@ def shown(value: Any, name: object = "") -> Any:
     if isinstance(value, list | tuple):
         return [shown(inner) for inner in value]
     return value
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """An `opener` of `open` that waits for nobody: a pipe would wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def is_regular(file: IO[Any]) -> bool:
+    """Whether an open file is one with contents of its own: no pipe, no device."""
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
 
 def text_of_path(value: object) -> str:

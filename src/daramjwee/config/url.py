@@ -17,7 +17,7 @@ from daramjwee.config.secret import shown
 from daramjwee.config.settings import BY_PATH, Kind
 from daramjwee.config.tiers import TIER_KINDS, FileTier, GivenTier, MemoryTier
 from daramjwee.config.words import name_of, unknown_field, unknown_kind
-from daramjwee.errors import ConfigError, Problem
+from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.units import GIB, KIB, MIB
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ def url_of_tiers(tiers: Sequence[AnyTier]) -> str:
 
 def tables_of_url(text: str, problems: list[Problem]) -> list[Any]:
     """The tables of the tiers that `text` names, not checked yet; what cannot be read is appended to `problems`."""
-    return [_table(f"tiers[{index}]", part.strip(), problems) for index, part in enumerate(text.split(";"))]
+    found: list[Problem] = []
+    tables = [_table(f"tiers[{index}]", part.strip(), found) for index, part in enumerate(text.split(";"))]
+    # A password with a semicolon in it is in two parts that do not look like one.
+    problems += [problem._replace(value=HIDDEN) if "@" in text else problem for problem in found]
+    return tables
 
 
 def folder_of_url(rest: str) -> str:

@@ -156,7 +156,7 @@ def test_bad_metadata_is_refused_by_name(cache: Cache, field: str, value: object
     assert cache.get("k") == b"before"
 
 
-@pytest.mark.parametrize("data", ["text", None, 7, memoryview(b"every other")[::2]])
+@pytest.mark.parametrize("data", ["text", None, 7, {}, {b"a": 1}, memoryview(b"every other")[::2]])
 def test_what_is_no_body_is_refused_as_bad_input_of_set(cache: Cache, data: object) -> None:
     """No fetcher had a part in it; the key stays as it was."""
     cache.set("k", b"before")

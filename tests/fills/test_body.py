@@ -205,13 +205,15 @@ def test_a_read_that_gives_more_than_asked_for_loses_nothing():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (None, "None.*a missing return"),
+        (None, "None.*a return is missing"),
         ("text", "a str.*encode it to bytes"),
         (5, "the number 5"),
         (object(), "a object.*return bytes"),
         (["text"], "a str.*yield bytes"),
         ([b"a", None], "None.*yield bytes"),
-        ({"key": 1}, "a str.*yield bytes"),
+        ({"key": 1}, "a dict.*encode it to bytes"),
+        ({b"key": 1}, "a dict.*encode it to bytes"),
+        ({}, "a dict.*encode it to bytes"),
         (bytes, "a type"),
     ],
 )

@@ -177,7 +177,8 @@ def open_body(body: Body) -> BodyReader:
         return _BufferReader(body, body)
     refuse_async(body)
     source: Any = body
-    if isinstance(source, str) or source is None:
+    # A dict can be iterated, too: of its keys, which may even be bytes.
+    if isinstance(source, str | dict) or source is None:
         raise _wrong("the fetcher", source, BODY_MEND if source is None else "encode it to bytes")
     if type(source) is io.BytesIO and source.tell() == 0:
         return _BufferReader(source, source.getvalue())  # shares its memory; read1 and readinto would copy
@@ -249,5 +250,5 @@ def _as_piece(data: object, who: str, mend: str) -> memoryview | bytes:
 def _wrong(who: str, given: object, mend: str) -> FetchError:
     shown = f"the number {given}" if type(given) is int else "None" if given is None else f"a {type(given).__name__}"
     if given is None:
-        mend = f"{mend} (None means that nothing is ready: give a blocking source, or a missing return)"
+        mend = f"{mend} (None: a return is missing, or the source does not block and has nothing ready)"
     return FetchError(f"{who} gave {shown} where bytes were due: {mend}")

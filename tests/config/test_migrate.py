@@ -438,6 +438,26 @@ def test_of_two_at_once_one_is_refused(tmp_path, act):
     assert state_of(path)[2] == LONG_AGO
 
 
+@pytest.mark.parametrize("act", [migrate, rollback])
+def test_a_file_that_was_replaced_before_it_was_locked_keeps_its_backup(tmp_path, act):
+    """It is the only old one there is: what was opened is not what the name leads to any more."""
+    path = put(tmp_path)
+    before = state_of(path)
+
+    class Slow(System):
+        @staticmethod
+        def open(name, flags, mode=0o600):
+            fd = os.open(name, flags, mode)
+            if name == str(path) and not names_in(tmp_path) > [path.name]:
+                migrate(str(path))
+            return fd
+
+    assert "changed meanwhile" in refused(act, str(path), system=Slow)
+    assert read(path)["schema"] == 3
+    rollback(str(path))
+    assert state_of(path) == before
+
+
 def test_where_locks_lie_the_one_that_fails_leaves_the_others_backup(tmp_path, monkeypatch):
     """Both have read the old file; the first is through when the second goes on."""
     monkeypatch.setattr("daramjwee.config.migrate.try_lock", lambda _fd: True)

@@ -148,6 +148,8 @@ def _opened(real: str, system: type[System] | System) -> Iterator[_Old]:
             raise ConfigError([Problem("FILE", real, mend)], subject=SUBJECT)
         if not try_lock(fd):
             raise ConfigError([Problem("FILE", real, "is being migrated by another process")], subject=SUBJECT)
+        # It may have been replaced before it was locked: what is beside it then belongs to the file that came in its place.
+        _refuse_changed(real, status, system.lstat(real))
         yield _Old(_read(fd, system), status)
     finally:
         system.close(fd)

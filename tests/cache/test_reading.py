@@ -516,7 +516,7 @@ def test_a_closed_stream_says_so(cache: Cache) -> None:
 
 
 def test_a_closed_cache_says_so(make_cache: Callable[..., Cache]) -> None:
-    """Every call raises `Closed`; closing twice is fine; a stream that is still open does not hang."""
+    """Every call raises `Closed` and tells of the cache, not of a tier of it; closing twice is fine."""
     cache = make_cache()
     cache.set("k", b"data")
     cache.close()
@@ -528,8 +528,9 @@ def test_a_closed_cache_says_so(make_cache: Callable[..., Cache]) -> None:
         lambda: cache.delete("k"),
         lambda: "k" in cache,
         lambda: cache.writer("k"),
+        lambda: cache.stats(),
     ):
-        with pytest.raises(Closed):
+        with pytest.raises(Closed, match="the cache is closed; make a new one"):
             call()
 
 

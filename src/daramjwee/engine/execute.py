@@ -102,7 +102,7 @@ class Engine:
         and knows why."""
         try:
             entry = self._open_top(key)
-        except StoreError:
+        except (StoreError, Closed):
             return None
         if entry is None or self.closed:
             return None
@@ -456,6 +456,7 @@ class Engine:
                     yield key
 
     def stats(self) -> CacheStats:
+        self.check_open()
         counters = self.counters
         misses, events = counters.copies()
         tiers = tuple(

@@ -45,7 +45,7 @@ BUDGETS_SECONDS = defaultdict(
         "faults": 90.0,
         "stress": 240.0,
         "cli": 240.0,
-        "bench": 120.0,
+        "bench": 200.0,
         "config": 90.0,
         "house": 150.0,
     },

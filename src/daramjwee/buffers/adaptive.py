@@ -102,6 +102,8 @@ class AdaptiveBufferPool(BufferPool):
 
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         if priority is None:
+            if timeout is None and type(size) is int and size > 0:  # as every fill asks
+                return self._fill(Lease(), size, self._config.acquire_timeout)
             return self._fill(Lease(), *self._parse_request(size, timeout))
         if type(priority) is not Priority:
             check_priority(priority)

@@ -412,8 +412,9 @@ class Cache:
     ) -> None:
         self.close(Drain.FINISH if kind is None else Drain.ABORT)
 
-    def __reduce__(self) -> tuple[Callable[..., Cache], tuple[type[Cache], dict[str, Any]]]:
-        """Another process gets a cache of its own, by the same configuration; entries go along in file tiers only."""
+    def __reduce__(self) -> tuple[Callable[..., Cache], tuple[type[Cache], dict[str, Any], Fetcher | None]]:
+        """Another process gets a cache of its own, by the same configuration; entries go along in file tiers only. An
+        origin that the program made is handed over as it is."""
         from daramjwee.engine.assemble import given_parts, settings_of
 
         self._engine.check_open()
@@ -424,7 +425,8 @@ class Cache:
                 f"this Cache cannot be pickled: {', '.join(given)} cannot be made again from a configuration; make it "
                 "with Cache.from_config or Cache.from_url, or make one in each process, over the same folder"
             )
-        return _reopen, (type(self), config.to_mapping())
+        made = self._engine.origin if self._engine.origin_config is None else None
+        return _reopen, (type(self), config.to_mapping(), made)
 
     def __repr__(self) -> str:
         engine = self._engine
@@ -449,6 +451,6 @@ def _close_origin(origin: Fetcher | None) -> None:
         close()
 
 
-def _reopen(kind: type[Cache], mapping: dict[str, Any]) -> Cache:
+def _reopen(kind: type[Cache], mapping: dict[str, Any], origin: Fetcher | None) -> Cache:
     """A cache in the process that a pickled one was handed to. Its environment has no say: the cache was made already."""
-    return kind.from_config(mapping, environ={})
+    return kind.from_config(mapping, environ={}, origin=origin)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from daramjwee import AdaptiveBufferPool, Cache, ConfigError, FileStore, HttpOrigin, MemoryStore, NotFound, StoreError
+from daramjwee import (
+    AdaptiveBufferPool,
+    Cache,
+    ConfigError,
+    FileOrigin,
+    FileStore,
+    HttpOrigin,
+    MemoryStore,
+    NotFound,
+    StoreError,
+)
 from daramjwee.testing.clock import ManualClock
 
 MIB = 1024 * 1024
@@ -175,6 +186,17 @@ def test_a_pickled_cache_holds_its_settings_and_no_secret(tmp_path: Path, monkey
         monkeypatch.setenv("DARAMJWEE_WORKERS", "9")
         with pickle.loads(data) as again:
             assert again.config == cache.config
+
+
+def test_an_origin_that_the_program_made_goes_along(tmp_path: Path) -> None:
+    """By its own pickling: one of ours with its arguments, a function by its name."""
+    (tmp_path / "a.txt").write_bytes(b"text")
+    for origin in (FileOrigin(tmp_path), HttpOrigin("https://example.org"), os.path.basename):
+        with Cache(MemoryStore("8MiB"), origin=origin) as cache, pickle.loads(pickle.dumps(cache)) as again:
+            assert again.config == cache.config
+            assert type(again._engine.origin) is type(origin)
+            if isinstance(origin, FileOrigin):
+                assert again.get("a.txt") == b"text"
 
 
 def test_a_cache_that_cannot_be_described_refuses_and_says_why() -> None:

@@ -125,9 +125,9 @@ def _origin_of(engine: Engine) -> Any:
 
 
 def given_parts(engine: Engine, config: CacheConfig, *, owns_pool: bool) -> list[str]:
-    """What a program made itself, so that a configuration cannot stand for it, by its name."""
+    """What a program made itself and cannot be made, or found by its name, in another process."""
     given = [f"tiers[{place}] ({tier.name})" for place, tier in enumerate(config.tiers) if isinstance(tier, GivenTier)]
-    if isinstance(config.origin, GivenOrigin):
+    if isinstance(config.origin, GivenOrigin) and "<" in config.origin.name:  # a lambda, or local to a function
         given.append(f"origin ({config.origin.name})")
     if not owns_pool:
         given.append("buffers (a pool)")

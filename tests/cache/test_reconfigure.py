@@ -299,6 +299,22 @@ def test_what_is_being_judged_while_the_rules_change_is_not_given_by_the_old_one
         assert armed[1] > 0.0
 
 
+def test_a_cache_that_is_closed_during_a_change_is_no_trouble_to_tell_of(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nothing to put back in a part that is closed."""
+    store = MemoryStore("8MiB")
+    cache = Cache(store)
+    real = store.reconfigure
+
+    def closing(**limits: Any) -> None:
+        cache.close()
+        real(**limits)
+
+    store.reconfigure = closing  # type: ignore[method-assign]
+    with pytest.raises(Closed):
+        cache.reconfigure(memory_limit="64MiB", tiers=changed_tiers(cache, capacity="4MiB"))
+    assert not caplog.records
+
+
 def test_a_closed_cache_refuses() -> None:
     """`Closed`, as everywhere."""
     cache = Cache(MemoryStore("8MiB"))

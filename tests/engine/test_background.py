@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sys
 import threading
+import types
 
 import pytest
 
@@ -113,6 +116,37 @@ def test_a_thread_that_cannot_start_takes_no_place(
     assert workers.submit(ran.set)
     assert ran.wait(30)
     assert workers.close(30)
+
+
+def test_an_interrupt_at_any_point_of_a_submission_leaves_workers_that_can_end() -> None:
+    """A thread that was never started is nobody's to wait for, and takes nobody's place."""
+    for n in itertools.count():
+        workers = Workers("test", limit=1, queue=1)
+        left, interrupted = n, False
+
+        def interrupt(frame: types.FrameType, event: str, _argument: object) -> None:
+            nonlocal left
+            if event == "call" and frame.f_code.co_filename.endswith("engine/background.py"):
+                left -= 1
+                if left < 0:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            workers.submit(int)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.setprofile(None)
+        ran = threading.Event()
+        assert workers.wait_idle(30)
+        assert workers.submit(ran.set)
+        assert ran.wait(30)
+        assert workers.close(30)
+        if not interrupted:
+            break
+    assert n > 2
 
 
 def test_more_threads_take_what_waits_and_fewer_end() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -198,16 +199,14 @@ def test_what_was_judged_fresh_is_judged_anew_after_disarm() -> None:
 class Interrupt:
     """A profiler that raises at the n-th place in the stores where a signal handler can run."""
 
+    PLACES = re.compile("daramjwee/(stores|policies)/")
+
     def __init__(self, n: int) -> None:
         self.left = n
 
     def __call__(self, frame: types.FrameType, event: str, argument: object) -> None:
         code = frame.f_code
-        if (
-            event not in ("call", "c_return")
-            or code.co_name == "__del__"
-            or "daramjwee/stores/" not in code.co_filename
-        ):
+        if event not in ("call", "c_return") or code.co_name == "__del__" or not self.PLACES.search(code.co_filename):
             return
         self.left -= 1
         if self.left < 0:

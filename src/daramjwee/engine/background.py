@@ -40,28 +40,33 @@ class Workers:
     def submit(self, job: Callable[[], object]) -> bool:
         """Take the job, or refuse it: closing, or more jobs than threads and queue can take."""
         thread = None
-        with self._lock:
-            free = self._idle - len(self._jobs)
-            can_start = len(self._threads) < self._limit
-            if self._closing or (free <= 0 and not can_start and len(self._jobs) >= self._queue_limit):
-                return False
-            self._jobs.append(job)
-            if free > 0:
-                self._changed.notify_all()  # wait_idle listens on it too
-            elif can_start:
-                thread = self._new_locked()
-        return thread is None or self._start(thread, job)
-
-    def _start(self, thread: threading.Thread, job: Callable[[], object]) -> bool:
-        """Start a thread for a job that is in the queue. False: there is none to be had, and nobody else to take it."""
         try:
-            if self._launch(thread):
-                return True
+            with self._lock:
+                free = self._idle - len(self._jobs)
+                can_start = len(self._threads) < self._limit
+                if self._closing or (free <= 0 and not can_start and len(self._jobs) >= self._queue_limit):
+                    return False
+                self._jobs.append(job)
+                if free > 0:
+                    self._changed.notify_all()  # wait_idle listens on it too
+                elif can_start:
+                    thread = self._new()
+                    self._threads.add(thread)
+            return thread is None or self._start(thread, job)
         except BaseException:
             with self._lock:
                 if job in self._jobs:
                     self._jobs.remove(job)
+                if (
+                    thread is not None and thread.ident is None
+                ):  # interrupted before it was started: nobody could join it
+                    self._threads.discard(thread)
             raise
+
+    def _start(self, thread: threading.Thread, job: Callable[[], object]) -> bool:
+        """Start a thread for a job that is in the queue. False: there is none to be had, and nobody else to take it."""
+        if self._launch(thread):
+            return True
         with self._lock:
             refused = job in self._jobs and not self._threads
             if refused:
@@ -82,10 +87,8 @@ class Workers:
             return False
         return True
 
-    def _new_locked(self) -> threading.Thread:
-        thread = threading.Thread(target=self._work, name=f"daramjwee-{self._name}", daemon=True)
-        self._threads.add(thread)
-        return thread
+    def _new(self) -> threading.Thread:
+        return threading.Thread(target=self._work, name=f"daramjwee-{self._name}", daemon=True)
 
     @property
     def limit(self) -> int:
@@ -94,12 +97,14 @@ class Workers:
 
     def resize(self, limit: int) -> None:
         """Have at most `limit` threads from now on. Jobs that run go on; what waits gets the threads that are new."""
-        with self._lock:
-            self._limit = limit
-            self._changed.notify_all()  # who is one too many ends
-            missing = min(limit - len(self._threads), len(self._jobs) - self._idle)
-            more = [] if self._closing else [self._new_locked() for _ in range(missing)]
+        more: list[threading.Thread] = []
         try:
+            with self._lock:
+                self._limit = limit
+                self._changed.notify_all()  # who is one too many ends
+                missing = min(limit - len(self._threads), len(self._jobs) - self._idle)
+                more += [] if self._closing else [self._new() for _ in range(missing)]
+                self._threads.update(more)
             for thread in more:
                 self._launch(thread)
         finally:  # an interrupt leaves some that were not started, in the places of others

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.config import FileTier, GivenTier
 from daramjwee.engine.assemble import config_of
-from daramjwee.errors import ConfigError, Problem
+from daramjwee.errors import Closed, ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -122,6 +122,8 @@ def _carry_out(steps: list[Step]) -> None:
         for step in reversed(begun):
             try:
                 step.apply(step.before)
+            except Closed:
+                pass  # meanwhile: a part that is closed has no settings any more
             except Exception:  # the first error is the one to tell; this one is in the log
                 logger.exception("a setting could not be put back to what it was")
         raise

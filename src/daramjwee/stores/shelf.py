@@ -69,12 +69,13 @@ class Shelf(Generic[R]):
         """Put a record whose weight the caller has just taken off `reserved`. Who makes way is in `displaced`."""
         former = self.table.get(record.key)
         if former is not None:
-            self.policy.remove(former)
             displaced.append(former)
+            self.policy.remove(former)
         elif len(self.table) >= self.limits.entry_bound:
             displaced.append(self.evict_locked())
-        self.table[record.key] = record
+        # The policy first, here and where one leaves: an interrupt in it leaves both as they were.
         self.policy.add(record)
+        self.table[record.key] = record
         # Only where the capacity was lowered since the room was reserved; it may be this very record that goes.
         while self.policy.weight + self.reserved > self.limits.capacity and self.table:
             displaced.append(self.evict_locked())
@@ -91,8 +92,8 @@ class Shelf(Generic[R]):
         """Take this very record out; False if it is not (or no longer) on the shelf."""
         if self.table.get(record.key) is not record:
             return False
-        del self.table[record.key]
         self.policy.remove(record)
+        del self.table[record.key]
         return True
 
     def clear_locked(self) -> list[R]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from daramjwee import Cache, MemoryStore
+from daramjwee import Cache, Drain, FetchRequest, FetchResult, MemoryStore, PressureLevel
 
 KIB = 1024
 PIECE = 256 * KIB
@@ -67,3 +69,52 @@ def test_who_reads_the_end_finds_the_memory_of_the_fill_given_back(buffers: str)
                 while stream.read(PIECE):
                     pass
             assert cache.buffers.stats().active_buffers == 0
+
+
+def lose_streams(cache: Cache, count: int) -> None:
+    """Streams of fills that no tier has room for, lost without a close in the midst of it."""
+    for number in range(count):
+        stream = cache.open(f"k{number}")
+        assert stream.read(5) == b"xxxxx"
+        del stream
+    gc.collect()
+
+
+@pytest.fixture
+def narrow() -> Iterator[Cache]:
+    """Its tier has room for nothing."""
+
+    def fetch(request: FetchRequest) -> FetchResult:
+        return FetchResult(iter([b"x" * 200_000] * 9))
+
+    with Cache(MemoryStore("64KiB"), memory_limit="16MiB", origin=fetch) as cache:
+        yield cache
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_fill_that_lost_its_last_reader_ends_with_the_next_look_at_the_cache(narrow: Cache) -> None:
+    """It moves only while it is read, so nobody but the cache can end it: memory and lease come back."""
+    lose_streams(narrow, 5)
+    assert narrow.stats().flights == 0
+    assert narrow.buffers.stats().active_buffers == 0
+    lose_streams(narrow, 1)
+    with narrow.open("another") as stream:
+        assert narrow.buffers.stats().active_buffers == 1
+        assert len(stream.read()) == 1_800_000
+    narrow.buffers.relieve(PressureLevel.CRITICAL)
+    narrow.buffers.relieve(PressureLevel.NORMAL)
+    assert narrow._engine.ledger.held == 0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("drain", Drain)
+def test_bytes_in_the_window_of_a_lost_fill_are_given_back(narrow: Cache, drain: Drain) -> None:
+    """Nothing stays charged once the cache is closed, also where the streams are lost after that."""
+    ledger = narrow._engine.ledger
+    lose_streams(narrow, 5)
+    kept = narrow.open("kept")
+    assert kept.read(5) == b"xxxxx"
+    narrow.close(drain)
+    del kept
+    gc.collect()
+    assert ledger.held == 0

@@ -457,6 +457,7 @@ class Engine:
 
     def stats(self) -> CacheStats:
         self.check_open()
+        self.flights.see_to_forsaken()
         counters = self.counters
         misses, events = counters.copies()
         tiers = tuple(

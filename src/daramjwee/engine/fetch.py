@@ -9,6 +9,7 @@ flight's or the fence's, then a store's or the ledger's (docs/design/concurrency
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -98,6 +99,7 @@ class Flights:
         self._lock = threading.Lock()
         self._table: dict[str, Flight] = {}
         self._apart: set[Flight] = set()  # running, but no longer (or never) to be joined
+        self._forsaken: deque[Flight] = deque()  # that lost a reader; finalizers append here
         self.fence = Fence()
         self.workers = Workers("work", limit=self._workers_limit, queue=BACKGROUND_QUEUE)
         self.fillers = Workers("fill", limit=MOST_FILLERS, queue=0)
@@ -106,12 +108,14 @@ class Flights:
         return len(self._table) + len(self._apart)
 
     def running(self) -> list[Flight]:
+        self.see_to_forsaken()
         with self._lock:
             return [*self._table.values(), *self._apart]
 
     def board(self, ask: Ask, *, reader: bool = True) -> Boarded:
         """Join the running flight of the key, or enter a new one. `Boarded.reader` is None when it is too late to
         read along from there (or none was wanted)."""
+        self.see_to_forsaken()
         with self._lock:
             flight = self._table.get(ask.key)
             if flight is not None and flight.promotes and reader:
@@ -136,6 +140,7 @@ class Flights:
 
     def private(self, ask: Ask) -> Boarded:
         """A flight for one reader only, in no table and no tier."""
+        self.see_to_forsaken()
         flight = self._make(ask, self._forget, keep_orphan=False)
         with self._lock:
             self._apart.add(flight)
@@ -168,7 +173,17 @@ class Flights:
             observer=self._counters,
             on_over=on_over,
             keep_orphan=keep_orphan,
+            forsaken=self._forsaken,
         )
+
+    def see_to_forsaken(self) -> None:
+        """A flight whose last reader was lost, and that moves only while it is read, takes no step of its own."""
+        while self._forsaken:
+            try:
+                flight = self._forsaken.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            flight.look_after(0.0)
 
     def _forget(self, flight: Flight) -> None:
         failed = flight.failure is not None and not flight.promotes and not isinstance(flight.failure, NO_FAULT)

@@ -64,7 +64,8 @@ class Flight:
     """One running fill of one key.
 
     `spawn(run) -> bool` runs something on a thread of its own, or refuses; `on_over(flight)` is called once,
-    before any reader sees the outcome. `keep_orphan`: go on when the last reader has left.
+    before any reader sees the outcome. `keep_orphan`: go on when the last reader has left. `forsaken`: where the flight
+    puts itself when a reader was lost, for whoever looks after flights that take no step of their own.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Flight:
         observer: Observer,
         on_over: Callable[[Flight], None],
         keep_orphan: bool = True,
+        forsaken: deque[Flight],
     ) -> None:
         self.key = key
         self.keep_orphan = keep_orphan
@@ -91,6 +93,7 @@ class Flight:
         self.waiters: list[Waiter] = []
         self.window = Window(pool)
         self.lost: deque[int] = deque()  # readers that were garbage collected without close
+        self.forsaken = forsaken
         self._pool = pool
         self._spawn = spawn
         self._observer = observer
@@ -393,7 +396,9 @@ class Flight:
 
     def _lose_spool(self, error: DaramjweeError) -> None:
         """The staging takes no more: readers go on through a window, and nothing will be published."""
-        logger.warning("not caching %s: %s", shorten(self.key), error)
+        logger.warning(
+            "not caching %s: %s", shorten(self.key), str(error)
+        )  # a record that is kept must not keep the fill
         with self.lock:
             self.kernel.spool_lost()
             self._wake_all_locked()
@@ -422,7 +427,9 @@ class Flight:
             try:
                 self.entry = self.staging.commit(metadata, guard=self._guard)
             except StoreError as error:
-                logger.warning("not caching %s: %s", shorten(self.key), error)
+                logger.warning(
+                    "not caching %s: %s", shorten(self.key), str(error)
+                )  # a record that is kept must not keep the fill
                 self._observer.notice(Event("fill_not_kept", self.key, None, str(error)))
         # Gone from the table and published before anybody wakes: who wakes and looks up again finds the entry.
         self._say_over()

@@ -279,10 +279,13 @@ class FlightReader:
         self.lost()
 
     def lost(self) -> None:
-        """As `close`, from a finalizer: no lock is taken; the flight sees to it at its next step."""
+        """As `close`, from a finalizer: no lock is taken; the flight sees to it at its next step, or whoever looks after the
+        flights, as there may be none."""
         if not getattr(self, "_closed", True):
             self._closed = True
             self.flight.lost.append(self._id)
+            if not self.flight.kernel.over:  # else there is nothing to end, and its memory goes with it
+                self.flight.forsaken.append(self.flight)
 
 
 def _passed_through(key: str) -> UnsupportedOperation:

@@ -43,6 +43,11 @@ class Window:
         self._ledger = pool.ledger
         self._segments: deque[Segment] = deque()
 
+    def __del__(self) -> None:
+        # Of a flight that was lost with its readers. Runs inside any allocation: `credit_later` only notes.
+        for segment in getattr(self, "_segments", ()):
+            self._ledger.credit_later(segment.charged)
+
     def __len__(self) -> int:
         """Bytes held."""
         return sum(len(segment.data) for segment in self._segments)

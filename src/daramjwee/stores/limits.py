@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from daramjwee.errors import Problem
+from daramjwee.errors import ConfigError, Problem
 from daramjwee.policies import POLICY_NAMES
 from daramjwee.units import format_size, parse_size
 
@@ -65,6 +65,17 @@ def check_limits(
         return None
     bound = max_entries if max_entries is not None else max(LEAST_IMPLIED_ENTRIES, room // BYTES_PER_IMPLIED_ENTRY)
     return Limits(room, max_entries, bound, policy, largest, max_object_size is not None)
+
+
+def limits_or_refuse(
+    subject: str, capacity: Size, max_entries: int | None, policy: str, max_object_size: Size | None
+) -> Limits:
+    """The limits, or `ConfigError` about `subject` with every fault."""
+    problems: list[Problem] = []
+    limits = check_limits(capacity, max_entries, policy, max_object_size, problems)
+    if limits is None:
+        raise ConfigError(problems, subject=subject)
+    return limits
 
 
 def check_size(field: str, value: Size, problems: list[Problem]) -> int | None:

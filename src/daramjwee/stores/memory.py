@@ -14,10 +14,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
-from daramjwee.errors import Closed, ConfigError, LimitExceeded, shorten
+from daramjwee.errors import Closed, LimitExceeded, shorten
 from daramjwee.model import NULL_OBSERVER, SYSTEM_CLOCK
 from daramjwee.stores.forks import survive_fork
-from daramjwee.stores.limits import check_limits
+from daramjwee.stores.limits import limits_or_refuse
 from daramjwee.stores.memory_staging import MemoryEntry, MemoryStaging
 from daramjwee.stores.shelf import Record, Shelf, with_size
 from daramjwee.units import MIB, format_size
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from daramjwee.buffers.ledger import MemoryLedger
-    from daramjwee.errors import Problem
     from daramjwee.model import Clock, Metadata, Observer
     from daramjwee.stores.limits import Limits
     from daramjwee.stores.protocol import Usage
@@ -81,10 +80,7 @@ class MemoryStore:
         policy: Literal["sieve", "lru"] = "sieve",
         max_object_size: Size | None = None,
     ) -> None:
-        problems: list[Problem] = []
-        limits = check_limits(capacity, max_entries, policy, max_object_size, problems)
-        if limits is None:
-            raise ConfigError(problems, subject="MemoryStore")
+        limits = limits_or_refuse("MemoryStore", capacity, max_entries, policy, max_object_size)
         self._follow(limits)
         self.closed = False
         self.in_use = False  # set by the cache whose tier it is
@@ -137,10 +133,7 @@ class MemoryStore:
     ) -> None:
         """Keep to these limits from now on, as if made with them: entries beyond them leave now. Objects that are being
         written go on as they began. `ConfigError` lists what is wrong; nothing is changed then."""
-        problems: list[Problem] = []
-        limits = check_limits(capacity, max_entries, self._shelf.policy.name, max_object_size, problems)
-        if limits is None:
-            raise ConfigError(problems, subject="MemoryStore")
+        limits = limits_or_refuse("MemoryStore", capacity, max_entries, self._shelf.policy.name, max_object_size)
         evicted: list[HotEntry] = []
         with self.lock:
             self._check_open()

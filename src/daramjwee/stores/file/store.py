@@ -21,7 +21,7 @@ from daramjwee.stores.file.files import Descriptor
 from daramjwee.stores.file.index import TURN_SECONDS, FileIndex
 from daramjwee.stores.file.staging import FileStaging
 from daramjwee.stores.forks import survive_fork
-from daramjwee.stores.limits import check_limits, check_size
+from daramjwee.stores.limits import check_limits, check_size, limits_or_refuse
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ class FileStore(FileIndex):
     ) -> None:
         """Keep to these limits from now on, as if made with them: entries beyond them leave now. Objects that are being
         written go on as they began. `ConfigError` lists what is wrong; nothing is changed then."""
-        problems: list[Problem] = []
-        limits = check_limits(capacity, max_entries, self._shelf.policy.name, max_object_size, problems)
-        if limits is None:
-            raise ConfigError(problems, subject="FileStore")
+        limits = limits_or_refuse("FileStore", capacity, max_entries, self._shelf.policy.name, max_object_size)
         evicted: list[FileRecord] = []
         try:
             with self.lock:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -352,6 +353,20 @@ def test_many_threads_fetch_at_once(real_origin, origin):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_forked_child_closes_the_origin_whatever_the_parent_was_doing(origin):
+    """Another thread may hold the lock at the fork, and is not there in the child to let go of it."""
+    with origin._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a child that waits for that lock ends by it
+            try:
+                origin.close()
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_forked_child_makes_connections_of_its_own(real_origin, origin):

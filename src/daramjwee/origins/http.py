@@ -92,6 +92,7 @@ class HttpOrigin:
 
     def close(self) -> None:
         """Close the connections that are kept. Bodies being read go on to their end."""
+        self._renew_in_child()
         with self._lock:
             self._closed = True
             manager, self._manager = self._manager, None
@@ -229,7 +230,7 @@ class HttpOrigin:
             hint = "; check the credentials" if status in {401, 403} else f"; Retry-After: {wait}" if wait else ""
             raise FetchError(f"{said}{hint}")
 
-    def _current_manager(self) -> Any:
+    def _renew_in_child(self) -> None:
         # A forked child must not share its parent's connections: it would read the parent's answers. Nor its lock,
         # which another thread may have held at that moment. Two threads that both renew them do no harm.
         if self._pid != os.getpid():
@@ -237,6 +238,9 @@ class HttpOrigin:
             if not self._closed:
                 self._manager = make_manager(self._pool_size, self._verify)
             self._pid = os.getpid()
+
+    def _current_manager(self) -> Any:
+        self._renew_in_child()
         with self._lock:
             if self._closed:
                 raise Closed(f"{self!r} was closed; make a new one")

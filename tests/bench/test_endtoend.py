@@ -9,7 +9,7 @@ import pytest
 
 from daramjwee import Cache, MemoryStore
 from daramjwee.bench import readings
-from daramjwee.bench.readings import NEW, NONE, PLAIN, Crew
+from daramjwee.bench.readings import AGAIN, NEW, NONE, PLAIN, Crew
 from daramjwee.bench.scenarios import endtoend
 from daramjwee.bench.scenarios.endtoend import WHOLE, Turns
 from daramjwee.units import KIB, MIB
@@ -37,20 +37,23 @@ def test_every_path_is_read_by_every_side_and_counted(monkeypatch):
 
 def turns(wall, processor):
     """Two rounds and more of each side: what each of them took."""
+    sides = (NONE, PLAIN, NEW, AGAIN)  # the last one as the one before
     return Turns(
-        dict(zip((NONE, PLAIN, NEW), wall, strict=True)), dict(zip((NONE, PLAIN, NEW), processor, strict=True))
+        dict(zip(sides, [*wall, wall[-1]], strict=True)), dict(zip(sides, [*processor, processor[-1]], strict=True))
     )
 
 
 def test_a_cell_goes_by_the_clock_while_that_can_tell_and_by_the_better_old_one():
     """Other programs make the clock's ratios spread; the processor's own time then says what the code costs."""
     steady = turns([[4.0] * 5, [2.0] * 5, [2.5] * 5], [[4.0] * 5, [2.0] * 5, [2.0] * 5])
-    whole, cell = endtoend.time_rows(COLD, {(KIB, 1): steady})
+    whole, same, cell = endtoend.time_rows(COLD, {(KIB, 1): steady})
     assert (cell.seen, cell.met, cell.note) == (0.8, False, "")
-    assert cell.beside == {"us": 2.5e6, "/ no pool": 1.6, "/ plain pool": 0.8, "clock": 0.8, "processor": 1.0}
+    old = {"/ no pool": 1.6, "/ plain pool": 0.8}
+    assert cell.beside == {"us": 2.5e6, **old, "/ new, again": 1.0, "clock": 0.8, "processor": 1.0}
     assert (whole.seen, whole.low, whole.high) == (pytest.approx(0.8), 0.8, 0.8)
-    busy = turns([[4.0] * 5, [2.0, 9.0, 1.0, 3.0, 2.0], [2.5] * 5], [[4.0] * 5, [2.0] * 5, [2.0] * 5])
-    _, cell = endtoend.time_rows(COLD, {(KIB, 1): busy})
+    assert (same.seen, same.low, same.high, same.target) == (1, 1, 1, None)
+    busy = turns([[4.0] * 6, [1.0, 3.0, 9.0, 2.0, 0.5, 4.0], [2.5] * 6], [[4.0] * 6, [2.0] * 6, [2.0] * 6])
+    _, _, cell = endtoend.time_rows(COLD, {(KIB, 1): busy})
     assert (cell.seen, cell.met) == (1.0, True)
     assert cell.note.startswith("processor time: by the clock")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from daramjwee.bench.samples import (
     Row,
     Summary,
     against_best,
+    against_better,
     at_least,
     at_most,
     differences,
@@ -93,3 +97,22 @@ def test_the_best_rival_is_the_one_that_leaves_us_least_in_the_median():
     """A rival's lucky round does not make it the best; all pairs are with the same one."""
     figures = {"ours": [1.0, 1.0, 1.0], "steady": [1.1, 1.1, 1.1], "lucky": [0.5, 2.0, 2.0]}
     assert against_best(figures, "ours", ["steady", "lucky"]) == [1.1, 1.1, 1.1]
+
+
+def test_level_contenders_are_level_whoever_is_chosen():
+    """Of two rivals with the same speed one always looks better in a few rounds; that is not held against ours."""
+    chance = random.Random(1)
+    best, better = [], []
+    for _ in range(300):
+        figures = {name: [chance.lognormvariate(0, 0.1) for _ in range(15)] for name in ("ours", "a", "b")}
+        best.append(statistics.median(against_best(figures, "ours", ("a", "b"))))
+        better.append(statistics.median(against_better(figures, "ours", ("a", "b"))))
+    assert statistics.mean(best) < 0.98
+    assert abs(statistics.mean(better) - 1) < 0.01
+
+
+def test_a_rival_that_is_really_better_is_the_one_that_counts():
+    """Ours takes twice as long as one and half as long as the other."""
+    figures = {"ours": [2.0, 2.2, 2.0, 2.1], "quick": [1.0, 1.1, 1.0, 1.05], "slow": [4.0, 4.4, 4.0, 4.2]}
+    assert against_better(figures, "ours", ("slow", "quick")) == pytest.approx([0.5] * 4)
+    assert against_better({name: values[:1] for name, values in figures.items()}, "ours", ("slow", "quick")) == [0.5]

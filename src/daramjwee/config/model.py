@@ -146,9 +146,8 @@ def _memory_limit(value: Any, problems: list[Problem]) -> int:
             raise ValueError(f"must be at least {format_size(LEAST_MEMORY)}, or buffers have no room to move bytes")
         if limit > LARGEST_NUMBER:
             raise ValueError(TOO_LARGE)
-    except (ValueError, OverflowError) as error:
-        mend = TOO_LARGE if isinstance(error, OverflowError) else str(error)
-        problems.append(Problem("memory_limit", value, mend))
+    except ValueError as error:
+        problems.append(Problem("memory_limit", value, str(error)))
         return 0
     return limit
 

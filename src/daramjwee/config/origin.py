@@ -186,9 +186,6 @@ def _seconds(field: str, value: Any, problems: list[Problem]) -> float:
             raise ValueError("must be more than 0; an origin needs some time")
         if seconds > LARGEST_DURATION:
             raise ValueError("must be at most a year (366d); mind the unit")
-    except OverflowError:
-        problems.append(Problem(field, value, "must be at most a year (366d); mind the unit"))
-        return 0.0
     except ValueError as error:
         problems.append(Problem(field, value, str(error)))
         return 0.0

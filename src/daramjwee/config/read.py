@@ -18,7 +18,6 @@ from daramjwee.config.tiers import LARGEST_NUMBER, TIER_KINDS, AnyTier, MemoryTi
 from daramjwee.config.words import name_of, unknown_field, unknown_kind
 from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.model import Freshness
-from daramjwee.units import DURATION_MEND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,9 +68,6 @@ def read_freshness(value: Any, problems: list[Problem]) -> Freshness:
         except ConfigError as error:
             problems += _inside("freshness", error)
             del fields[name]
-        except OverflowError:
-            mend = f"is more than any time; mind the unit: {DURATION_MEND}"
-            problems.append(Problem(f"freshness.{name}", fields.pop(name), mend))
     return Freshness(**fields)
 
 
@@ -117,7 +113,7 @@ def read_kind(
         if what == "tier":
             _make(field, MemoryTier, {"capacity": LARGEST_NUMBER, **common}, problems)
         return None
-    known: tuple[str, ...] = chosen.__struct_fields__  # type: ignore[attr-defined]
+    known: tuple[str, ...] = chosen.__struct_fields__  # type: ignore[attr-defined]  # each kind is a struct
     fields = known_fields(field, {k: v for k, v in value.items() if k != "type"}, known, problems, kind=str(kind))
     missing = [name for name in known if name in _MISSING and name not in fields]
     for name in missing:

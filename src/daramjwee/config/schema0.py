@@ -326,5 +326,5 @@ def _seconds(value: Any, old: str, problems: list[Problem]) -> float | None:
 def _bytes(value: Any) -> int | None:
     try:
         return parse_size(value)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None

@@ -88,7 +88,7 @@ class FileTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
         problems: list[Problem] = []
         floor: Any = self.free_space_floor
         _settle_limits(self, problems)
-        parsed = check_size("free_space_floor", _harmless(floor), problems)
+        parsed = check_size("free_space_floor", floor, problems)
         if parsed is not None and parsed > LARGEST_NUMBER:
             problems.append(Problem("free_space_floor", floor, TOO_LARGE))
         msgspec.structs.force_setattr(self, "free_space_floor", parsed)
@@ -100,8 +100,7 @@ class FileTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
         except ValueError as error:
             problems.append(Problem("folder", self.folder, str(error)))
         if problems:
-            given = {"free_space_floor": floor}
-            raise ConfigError((_as_given(problem, given) for problem in problems), subject="FileTier")
+            raise ConfigError(problems, subject="FileTier")
 
 
 class GivenTier(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="given"):
@@ -135,13 +134,7 @@ def _settle_limits(tier: MemoryTier | FileTier, problems: list[Problem]) -> None
     """Check the limits that every tier has, and keep them as numbers."""
     given: dict[str, Any] = {name: getattr(tier, name) for name in ("capacity", "max_entries", "max_object_size")}
     found: list[Problem] = []
-    limits = check_limits(
-        _harmless(given["capacity"]),
-        given["max_entries"],
-        tier.policy,
-        _harmless(given["max_object_size"]),
-        found,
-    )
+    limits = check_limits(given["capacity"], given["max_entries"], tier.policy, given["max_object_size"], found)
     told = {problem.field for problem in found}
     # Whatever else is wrong: all problems at once.
     found += [
@@ -149,7 +142,7 @@ def _settle_limits(tier: MemoryTier | FileTier, problems: list[Problem]) -> None
         for field in ("capacity", "max_object_size")
         if field not in told and _is_too_large(given[field])
     ]
-    problems += [_as_given(problem, given) for problem in found]
+    problems += found
     if limits is None:
         return
     msgspec.structs.force_setattr(tier, "capacity", limits.capacity)
@@ -160,20 +153,5 @@ def _settle_limits(tier: MemoryTier | FileTier, problems: list[Problem]) -> None
 def _is_too_large(size: Any) -> bool:
     try:
         return size is not None and parse_size(size) > LARGEST_NUMBER
-    except (ValueError, OverflowError):
-        return False  # no size: that is told already
-
-
-def _harmless(size: Any) -> Any:
-    """`size`, or text that is none where its number is beyond what a float holds."""
-    try:
-        parse_size(size)
-    except OverflowError:
-        return ""
     except ValueError:
-        return size
-    return size
-
-
-def _as_given(problem: Problem, given: dict[str, Any]) -> Problem:
-    return problem._replace(value=given.get(problem.field, problem.value))
+        return False  # no size: that is told already

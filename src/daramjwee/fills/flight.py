@@ -4,6 +4,7 @@ Invariant: bytes go from the body to the staging (or the window) before `head` m
 reader have is there to be read. The outcome is set once; the entry is published before anybody is woken.
 Threads: any number of readers, each used by one thread at a time. Whoever holds the pump role (the starter, a
 filler, or a reader that found nobody pumping) pulls one piece at a time, with no lock held.
+One module, long as it is: start, pump, outcome and readers share one lock, and each needs to know who pumps.
 Design: docs/design/fills.md
 """
 

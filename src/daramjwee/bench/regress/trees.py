@@ -50,7 +50,7 @@ def copy_revision(root: Path, revision: str, target: Path) -> Path:
         if hasattr(tarfile, "data_filter"):
             archive.extractall(target, filter="data")
         else:  # before Python 3.11.4; it comes from our own repository
-            archive.extractall(target)  # noqa: S202
+            archive.extractall(target)  # noqa: S202 - what git made of our own tree; this Python has no filter
     return target / "src"
 
 

@@ -343,8 +343,8 @@ def _counted_sizes(path: Path, sizes: Sequence[int]) -> list[tuple[int, ...]]:
 def exact(folder: str, cases: Sequence[tuple[Sequence[str], str, Sequence[int]]], operations: int) -> list[Found]:
     """What `look` finds for each case (a path, a side, sizes), each in a fork of this process, which reads nothing itself."""
     # Names are imported when they are first asked for: once here, not in each fork.
-    from daramjwee import Cache, FileStore, MemoryStore  # noqa: F401
-    from daramjwee.buffers import BufferPool  # noqa: F401
+    from daramjwee import Cache, FileStore, MemoryStore  # noqa: F401 - loaded before the forks that are measured
+    from daramjwee.buffers import BufferPool  # noqa: F401 - as above
 
     gc.collect()
     gc.freeze()  # or the first collection in each fork touches everything that was imported

@@ -46,7 +46,7 @@ def _small(rounds: int, seconds: float) -> list[Row]:
         lineup.ours("dict", _dict(body))
         lineup.ours("ours", _ours(body, stack))
         for rival in RIVALS:
-            lineup.rival(rival, lambda rival=rival: _rival(rival, body, stack))  # type: ignore[misc]
+            lineup.rival(rival, lambda rival=rival: _rival(rival, body, stack))  # type: ignore[misc]  # the default binds the rival of this turn
         alone = dict(lineup.contenders)
         for name in MANY:
             if name in alone:

@@ -86,7 +86,7 @@ def _path(
         lineup.ours(OURS, timed(OURS))
         rivals = [name for name in makers if name != OURS]
         for name in rivals:
-            lineup.rival(name, lambda name=name: timed(name))  # type: ignore[misc]
+            lineup.rival(name, lambda name=name: timed(name))  # type: ignore[misc]  # the default binds the name of this turn
         figures = lineup.figures(rounds=rounds, seconds=seconds)
         gc.freeze()  # or each look at the counters goes through everything that was imported
         counts = {name: _counted(made[name]) for name in figures}

@@ -59,6 +59,26 @@ def test_reads_and_writes_are_counted_one_by_one(tmp_path):
 
 
 @linux
+@pytest.mark.parametrize("busy", range(counters.LOOKS))
+def test_what_another_thread_calls_while_looking_is_not_taken_off_the_operation(monkeypatch, tmp_path, busy):
+    """Of the looks that say what looking costs, one had company: ten reads of somebody else are in it."""
+    (tmp_path / "file").write_bytes(b"x")
+    looks = itertools.cycle(range(-1, counters.LOOKS))  # the first of each counting does not count
+
+    def nothing():
+        if next(looks) == busy:
+            for _ in range(10):
+                os.pread(file, 1, 0)
+
+    monkeypatch.setattr(counters, "_nothing", nothing)
+    with open(tmp_path / "file", "rb", buffering=0) as opened:
+        file = opened.fileno()
+        seen = usual(lambda: os.pread(file, 1, 0), 1)
+    assert next(looks) == -1, "each counting looks as often as this test thinks"
+    assert seen.read_calls == 1
+
+
+@linux
 def test_what_other_threads_and_children_call_counts(tmp_path):
     """As long as the thread, or the child, is waited for."""
     path = tmp_path / "file"

@@ -735,17 +735,26 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def arm(self, count: int, first: float, then: float) -> None:
-        self.left = count
+        # The timer first: an interrupt between the two lines would leave the rest of them waiting for no timer.
         signal.setitimer(signal.ITIMER_REAL, first, then)
+        self.left = count
 
 
 def test_an_interrupt_while_waiting_leaves_nothing_behind(monkeypatch):
     """The waiter is out of the line, and counted as cancelled."""
     gate = LargeOperationGate(1)
+
+    def interrupt() -> None:
+        until(lambda: gate.stats().waiting)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+
     with gate.acquire():
         with Interrupts(monkeypatch) as interrupts, pytest.raises(KeyboardInterrupt):
-            interrupts.arm(1, 0.05, 0)
+            interrupts.left = 1
+            other = threading.Thread(target=interrupt)
+            other.start()
             gate.acquire(timeout=30)
+        other.join()
         assert gate.stats().waiting == 0 and gate.stats().cancelled == 1
     at_rest(gate)
 
@@ -778,9 +787,9 @@ def test_interrupts_at_any_moment_lose_no_place(monkeypatch, second_look):
 
     with Interrupts(monkeypatch) as interrupts:
         for _ in range(300):
-            interrupts.arm(rng.choice((1, 2)), rng.uniform(0.0001, 0.0008), rng.uniform(0.00001, 0.0003))
             try:
-                try:
+                try:  # the first may come before `arm` is back
+                    interrupts.arm(rng.choice((1, 2)), rng.uniform(0.0001, 0.0008), rng.uniform(0.00001, 0.0003))
                     operate()
                 except KeyboardInterrupt:
                     operate()  # the second, if there is one, comes here at the latest

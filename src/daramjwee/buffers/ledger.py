@@ -18,6 +18,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+from daramjwee.buffers.charge import Held
 from daramjwee.buffers.ledger_kernel import LedgerKernel, Ticket
 from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
 from daramjwee.units import format_duration, format_size, parse_duration, parse_size
@@ -50,6 +51,10 @@ class MemoryLedger:
     The ledger promises: what is charged never exceeds `limit` bytes; a request that does not fit first has idle memory
     reclaimed, then waits in line, then raises `Overloaded`. A forked child begins a new `epoch` with nothing held.
     The caller promises: it credits exactly what it charged, once, in the epoch in which it was charged.
+
+    `note_credit`: a function of C code that notes bytes as free again, or a ticket as given up, for `settle` to apply: no
+    interrupt can come between what is noted and its return. A child that is forked has another one, and what is noted by
+    the old one counts nowhere. `noted`: what was noted and not applied yet.
     """
 
     fork_order = 0
@@ -57,11 +62,15 @@ class MemoryLedger:
     def __init__(self, limit: Size) -> None:
         self._kernel = LedgerKernel(_parse_limit(limit))
         self._lock = threading.Lock()
-        self._credits: deque[int | Ticket] = deque()
+        self._begin_notes()
         self._reclaimers: list[Callable[[], Reclaimer | None]] = []
         self._followers: list[weakref.WeakMethod[Callable[[], object]]] = []
         self.epoch = 0
         reset_after_fork(self)
+
+    def _begin_notes(self) -> None:
+        self.noted: deque[int | Held | Ticket] = deque()
+        self.note_credit: Callable[[int | Held | Ticket], None] = self.noted.append
 
     def __repr__(self) -> str:
         kernel = self._kernel
@@ -112,7 +121,7 @@ class MemoryLedger:
             self._settle()
         except BaseException:  # an interrupt: the caller will not know
             if taken:
-                self._credits.append(count)
+                self.noted.append(count)
             raise
         return taken
 
@@ -134,12 +143,7 @@ class MemoryLedger:
         ticket = Ticket(count, woken.release)
         try:
             self.join_line(ticket)
-            if not ticket.granted:
-                # Once more, now that those who free memory can see that somebody waits.
-                self.reclaim(count)
-            while not (ticket.granted or ticket.refused) and (left := began + seconds - monotonic()) > 0:
-                if not woken.acquire(timeout=min(left, LOOK_AGAIN_SECONDS)):
-                    self.reclaim(count)
+            self._wait(ticket, woken, began + seconds)
             granted = self.leave_line(ticket)
         except BaseException:
             self.abandon(ticket)
@@ -149,16 +153,20 @@ class MemoryLedger:
                 self.check(count)
             raise self.overloaded(count, monotonic() - began)
 
+    def _wait(self, ticket: Ticket, woken: threading.Lock, deadline: float) -> None:
+        # Not in the `try` of who calls this: from CPython 3.12 on the jump back of such a loop may be outside of its
+        # block, and an interrupt there left the ticket in line.
+        if not ticket.granted:
+            # Once more, now that those who free memory can see that somebody waits.
+            self.reclaim(ticket.need)
+        while not (ticket.granted or ticket.refused) and (left := deadline - monotonic()) > 0:
+            if not woken.acquire(timeout=min(left, LOOK_AGAIN_SECONDS)):
+                self.reclaim(ticket.need)
+
     def credit(self, count: int) -> None:
         """`count` bytes are free again. Never blocks."""
-        self._credits.append(count)
+        self.noted.append(count)
         self._settle()
-
-    @property
-    def note_credit(self) -> Callable[[int | Ticket], None]:
-        """A function of C code that notes bytes as free again, or a ticket as given up, for `settle` to apply: no
-        interrupt can come between what is noted and its return."""
-        return self._credits.append
 
     def settle(self) -> None:
         """Apply what was noted. Never blocks."""
@@ -260,20 +268,20 @@ class MemoryLedger:
 
     def abandon(self, ticket: Ticket) -> None:
         """Give up the place of `ticket` in line, or what was granted there. Never blocks, and may run in a finalizer."""
-        self._credits.append(ticket)
+        self.noted.append(ticket)
         self._settle()
 
-    def _give_locked(self, item: int | Ticket) -> list[Ticket]:
-        if not isinstance(item, Ticket):
-            return self._kernel.give(item, self._credits)
-        wake = self._kernel.abandon(item) if item.epoch == self.epoch else []
-        del self._credits[0]
-        return wake
+    def _give_locked(self, item: int | Held | Ticket) -> list[Ticket]:
+        if isinstance(item, Ticket):
+            wake = self._kernel.abandon(item) if item.epoch == self.epoch else []
+            del self.noted[0]
+            return wake
+        return self._kernel.give(item.bytes if isinstance(item, Held) else item, self.noted)
 
     def _settle(self) -> None:
         # Whoever finds the lock taken leaves its credits to the holder, who looks again after letting go: so no
         # credit waits while nobody works, and nobody waits to credit.
-        while self._credits:
+        while self.noted:
             wake: list[Ticket] = []
             # A loop over `map` and not a call: between a call's return and the next step a signal handler may raise,
             # and the lock would stay taken for ever.
@@ -290,13 +298,13 @@ class MemoryLedger:
     def _give_all_locked(self, wake: list[Ticket]) -> None:
         # Not in the `try` of who calls this: in CPython 3.13 the jump back of such a loop is outside of its block, and an
         # interrupt there left the lock taken.
-        while self._credits:
-            wake += self._give_locked(self._credits[0])
+        while self.noted:
+            wake += self._give_locked(self.noted[0])
 
     def _after_fork_in_child(self) -> None:
         self._kernel = LedgerKernel(self._kernel.limit, self._kernel.inherited + self._kernel.held)
         self._lock = threading.Lock()
-        self._credits = deque()
+        self._begin_notes()
         self.epoch += 1
 
 

@@ -9,7 +9,7 @@ Design: docs/design/memory.md
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ class LedgerKernel:
             self.line.remove(ticket)
         return refused + self._advance()
 
-    def give(self, count: int, queue: deque[int | Ticket] | None = None) -> list[Ticket]:
+    def give(self, count: int, queue: deque[Any] | None = None) -> list[Ticket]:
         """`count` bytes are no longer held; those granted because of it. `queue`: loses its first in the same step, in
         which no interrupt can come: it makes no call."""
         excess = count - self.held

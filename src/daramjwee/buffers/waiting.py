@@ -111,13 +111,18 @@ def wait_for_chunk(chunks: Chunks, size: int, rank: int, seconds: float, *, priv
     waiter = Waiter(size, rank, private=private)
     try:
         chunks.enter(waiter)
-        while not waiter.over and (left := began + seconds - monotonic()) > 0:
-            waiter.sleep(min(left, LOOK_AGAIN_SECONDS))
-            chunks.attend()
+        _rest(chunks, waiter, began + seconds)
         return chunks.leave(waiter, began)
     except BaseException:
         chunks.abandon(waiter)
         raise
+
+
+def _rest(chunks: Chunks, waiter: Waiter, deadline: float) -> None:
+    # A function of its own, as in the ledger: an interrupt at the end of such a loop would leave the waiter in line.
+    while not waiter.over and (left := deadline - monotonic()) > 0:
+        waiter.sleep(min(left, LOOK_AGAIN_SECONDS))
+        chunks.attend()
 
 
 async def wait_for_chunk_async(chunks: Chunks, size: int, rank: int, seconds: float) -> Chunk:
@@ -128,11 +133,15 @@ async def wait_for_chunk_async(chunks: Chunks, size: int, rank: int, seconds: fl
     waiter = TaskWaiter(size, rank, asyncio.get_running_loop(), chunks)
     try:
         chunks.enter(waiter)
-        while not waiter.over and (left := began + seconds - monotonic()) > 0:
-            await waiter.rest(min(left, LOOK_AGAIN_ASYNC_SECONDS))
-            chunks.attend()
+        await _rest_async(chunks, waiter, began + seconds)
         return chunks.leave(waiter, began)
     except BaseException:
         # This may be the collector that ends a task whose loop is closed: it takes no lock.
         chunks.abandon(waiter)
         raise
+
+
+async def _rest_async(chunks: Chunks, waiter: TaskWaiter, deadline: float) -> None:
+    while not waiter.over and (left := deadline - monotonic()) > 0:
+        await waiter.rest(min(left, LOOK_AGAIN_ASYNC_SECONDS))
+        chunks.attend()

@@ -20,7 +20,8 @@ from daramjwee.engine.freshness import Verdict, judge
 from daramjwee.engine.write import EntryBody
 from daramjwee.errors import Closed, DaramjweeError, FetchError, FillAborted, NotFound, NotModified, StoreError, shorten
 from daramjwee.fills.body import metadata_of, open_body, result_of
-from daramjwee.fills.flight import Fill, Flight, GoAlone, LookAgain
+from daramjwee.fills.flight import Flight, GoAlone, LookAgain
+from daramjwee.fills.intake import Fill
 from daramjwee.model import Event, FetchRequest, Metadata
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ class Flights:
         metadata = self._describe(ask, result)
         body = open_body(result.body)
         try:
-            flight.borrow(metadata.size)
+            flight.intake.borrow(metadata.size)
             staged = self._tiers.stage(ask.key, metadata)
         except BaseException:
             body.close()
@@ -380,7 +381,7 @@ class Flights:
                 entry.close()
                 raise LookAgain
             try:
-                flight.borrow(entry.metadata.size)
+                flight.intake.borrow(entry.metadata.size)
                 staging = target.store.stage(ask.key, entry.metadata)
             except BaseException:
                 entry.close()

@@ -1,10 +1,11 @@
-"""Flights: one running fill and its readers, in threads. The kernel decides; this shell pulls, writes and wakes.
+"""Flights: one running fill, in threads: who pumps, what becomes of each piece, and how it ends.
+
+The kernel decides, the crowd has the readers, the intake the origin.
 
 Invariant: bytes go from the body to the staging (or the window) before `head` moves, so what the kernel lets a
 reader have is there to be read. The outcome is set once; the entry is published before anybody is woken.
 Threads: any number of readers, each used by one thread at a time. Whoever holds the pump role (the starter, a
 filler, or a reader that found nobody pumping) pulls one piece at a time, with no lock held.
-One module, long as it is: start, pump, outcome and readers share one lock, and each needs to know who pumps.
 Design: docs/design/fills.md
 """
 
@@ -13,24 +14,24 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
-from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from daramjwee.errors import DaramjweeError, FetchError, FillAborted, LimitExceeded, StoreError, shorten
-from daramjwee.fills.kernel import FlightKernel, Phase
+from daramjwee.errors import DaramjweeError, FillAborted, LimitExceeded, StoreError, shorten
+from daramjwee.fills.crowd import Crowd
+from daramjwee.fills.intake import Intake
+from daramjwee.fills.kernel import Phase
 from daramjwee.fills.reader import FlightReader, copied
 from daramjwee.fills.waiter import NEVER, Waiter
-from daramjwee.fills.window import PIECE_BYTES, Window
 from daramjwee.model import Event
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
     from typing import Any
 
-    from daramjwee.buffers import BufferPool, Lease
-    from daramjwee.fills.body import BodyReader
-    from daramjwee.fills.window import Segment
+    from daramjwee.buffers import BufferPool
+    from daramjwee.fills.intake import Fill
     from daramjwee.model import Metadata, Observer
     from daramjwee.stores.protocol import Entry, Staging
 
@@ -50,15 +51,6 @@ class LookAgain(Exception):
 
 class GoAlone(Exception):
     """What is being fetched belongs to its starter only: whoever waited fetches for itself."""
-
-
-class Fill(NamedTuple):
-    """What a started fill consists of. `guard` is asked at publication; `staging` None: windowed from the start."""
-
-    body: BodyReader
-    metadata: Metadata
-    staging: Staging | None
-    guard: Callable[[], bool] | None = None
 
 
 class Flight:
@@ -87,31 +79,21 @@ class Flight:
         self.tier: Any = None  # where it stages, for whoever started it
         self.failure: BaseException | None = None  # what `error` is about to be: readers do not see it yet
         self.error: BaseException | None = None
-        self.asking: int | None = None  # the thread that is inside the origin's code now
         self.staging: Staging | None = None
-        self.kernel = FlightKernel(window=PIECE_BYTES)
-        self.lock = threading.Lock()
-        self.waiters: list[Waiter] = []
-        self.window = Window(pool)
-        self.lost: deque[int] = deque()  # readers that were garbage collected without close
+        self.intake = Intake(key, pool)
+        self.crowd = crowd = Crowd(pool)
+        self.lock, self.kernel, self.waiters, self.window = crowd.lock, crowd.kernel, crowd.waiters, crowd.window
         self.forsaken = forsaken
-        self._pool = pool
         self._spawn = spawn
         self._observer = observer
         self._on_over = on_over
-        self._body: BodyReader | None = None
         self._guard: Callable[[], bool] | None = None
-        self._lease: Lease | None = None
-        self._hash: Any = None
-        self._pulls = 0
         self.aborting: BaseException | None = None  # why it is being ended, from before it is over
         self.promotes = False  # carries a copy to a higher tier, and asks no origin
         self.made_by = threading.get_ident()
         self.holder = self.made_by  # the thread that has the pump role; 0: nobody, or a filler that is on its way
         self.begun = False  # whether somebody has come to start it
         self._gone = False
-        self._next_reader = 0
-        self._room = Waiter()
 
     def __repr__(self) -> str:
         kernel = self.kernel
@@ -144,8 +126,7 @@ class Flight:
         with self.lock:
             if self._gone or self.aborting is not None:
                 return None
-            self._next_reader += 1
-            reader = self._next_reader
+            reader = next(self.crowd.numbers)
             made = FlightReader(self, reader, timeout)  # first: if it gets lost, it leaves by itself
             return made if self.kernel.join(reader, offset) else None
 
@@ -160,28 +141,27 @@ class Flight:
             self.kernel.pumping = self.begun = True
             if idle:
                 self.holder = -1
-            self._wake_all_locked()
+            self.crowd.wake_all_locked()
         if idle:
             self._fail(error)
         else:
-            self._room.wake()  # whoever pumps sees it before the next pull
+            self.crowd.room.wake()  # whoever pumps sees it before the next pull
 
     def finish(self, timeout: float) -> bool:
         """Wait until the flight is over, pumping if nobody does; False when `timeout` seconds were not enough."""
         deadline = monotonic() + timeout
         waiter = Waiter()
-        waiter.target = NEVER
         while True:
             with self.lock:
                 if self.kernel.over:
                     return True
                 # Whoever pumps ends it as soon as it comes back, and it may be who asks. A windowed flight moves
                 # only while its readers read, and keeps nothing: there is nothing to wait for.
-                if self.aborting is not None or self.kernel.windowed or self.asking == threading.get_ident():
+                if self.aborting is not None or self.kernel.windowed or self.intake.asking == threading.get_ident():
                     return False
                 pump = not self.kernel.window_full and self.try_pump_locked()
                 if not pump:
-                    self.waiters.append(waiter)
+                    self.crowd.enlist_locked(waiter, NEVER)
             if pump:
                 try:
                     if not self.spawn_filler():
@@ -190,10 +170,8 @@ class Flight:
                     self.surrender()
                     raise
             elif not waiter.wait(deadline - monotonic()):
-                with self.lock:
-                    if waiter in self.waiters:
-                        self.waiters.remove(waiter)
-                    return self.kernel.over
+                self.crowd.dismiss(waiter)
+                return self.kernel.over
 
     # -- the pump: every method below is called by the holder of the pump role -----------------------------
 
@@ -217,16 +195,10 @@ class Flight:
 
     def _start(self, begin: Callable[[], Fill]) -> None:
         try:
-            self.asking = threading.get_ident()
-            fill = begin()
-            self.asking = None
-            self._body, self._guard, self.staging = fill.body, fill.guard, fill.staging
-            self.metadata = fill.metadata
-            if fill.metadata.digest is not None:
-                self._hash = _hasher(fill.metadata.digest)
+            fill = self.intake.ask(begin)
+            self._guard, self.staging, self.metadata = fill.guard, fill.staging, fill.metadata
+            self.intake.expect(fill.metadata)
             size = fill.metadata.size
-            if self._lease is None:
-                self.borrow(size)
         except Exception as error:
             self._fail(error)
             raise
@@ -236,7 +208,7 @@ class Flight:
             raise
         with self.lock:
             self.kernel.started(size, spool=fill.staging is not None)
-            self._wake_all_locked()
+            self.crowd.wake_all_locked()
         self.pump_piece()
         # All that was announced is here: pull once more, to see the end and publish without a hand-over.
         if not self.kernel.over and size is not None and self.kernel.head >= size:
@@ -256,36 +228,31 @@ class Flight:
         """This thread was interrupted wherever it was: what it had to do for others is done, or ends here."""
         with self.lock:
             if self.holder != threading.get_ident():
-                self._wake_all_locked()
+                self.crowd.wake_all_locked()
                 return
             over = self.kernel.over
             error = self.aborting or FillAborted(f"the thread that was fetching {shorten(self.key)} was interrupted")
             if not over:
                 self.aborting = error
             self.holder = -1
-            self._wake_all_locked()
+            self.crowd.wake_all_locked()
         if over:
-            self._tidy()
+            self.intake.close()
         else:
             self._fail(error if self.metadata is not None else LookAgain())
-
-    def borrow(self, size: int | None) -> None:
-        """Get the memory that pieces pass through. Before anything else is held that others wait for."""
-        piece = PIECE_BYTES if size is None else min(max(size, 1), PIECE_BYTES)
-        self._lease = self._pool.acquire(piece, priority=None)  # past the gate: for as long as the origin takes
 
     def hand_over(self) -> None:
         """A piece was pulled: a filler goes on, or the role is free for a reader that needs more."""
         kernel = self.kernel
         if kernel.over:
             return
-        due = kernel.size is not None or self._pulls >= PULLS_BEFORE_FILLER or not kernel.readers
+        due = kernel.size is not None or self.intake.pulls >= PULLS_BEFORE_FILLER or not kernel.readers
         if due and self.spawn_filler():
             return
         with self.lock:
             kernel.stop_pumping()
             self.holder = 0
-            self._wake_all_locked()
+            self.crowd.wake_all_locked()
             orphan = not kernel.readers
         if orphan:
             self.abort(FillAborted(f"nobody reads {shorten(self.key)} any more and no filler is free to finish it"))
@@ -320,7 +287,7 @@ class Flight:
             if not blocked:
                 still_since = None
                 self.pump_piece()
-            elif self._room.wait(FILLER_LOOK_SECONDS):
+            elif self.crowd.room.wait(FILLER_LOOK_SECONDS):
                 still_since = None
             else:
                 still_since = still_since or monotonic()
@@ -332,7 +299,7 @@ class Flight:
         try:
             if self.aborting is not None:
                 raise self.aborting
-            piece = self._pull()
+            piece = self.intake.pull(self.kernel.head, self.window.short)
             if len(piece):
                 self._accept(piece)
             else:
@@ -343,84 +310,36 @@ class Flight:
             self._fail(FillAborted(f"the thread that was fetching {shorten(self.key)} was interrupted: {error!r}"))
             raise
 
-    def _pull(self) -> memoryview | bytes:
-        assert self._body is not None
-        assert self._lease is not None
-        self._pulls += 1
-        self.asking = threading.get_ident()
-        try:
-            # What is still to be read from the lease must not be overwritten by the pull that sees the end.
-            return self._body.pull(memoryview(bytearray(1)) if self.window.short else self._lease.view)
-        except DaramjweeError:
-            raise
-        except Exception as error:
-            head = self.kernel.head
-            raise FetchError(
-                f"the origin failed while sending {shorten(self.key)}, after {head:,} bytes: "
-                f"{type(error).__name__}: {error}; nothing was kept, fetch it again"
-            ) from error
-        finally:
-            self.asking = None
-
     def _accept(self, piece: memoryview | bytes) -> None:
-        kernel = self.kernel
-        if kernel.size is not None and kernel.head + len(piece) > kernel.size:
-            raise FetchError(
-                f"the origin sent more than the {kernel.size:,} bytes it announced for {shorten(self.key)}; "
-                "nothing was kept"
-            )
-        if self._hash is not None:
-            self._hash.update(piece)
         self._drain_lost()
-        if not kernel.windowed:
+        if not self.kernel.windowed:
             assert self.staging is not None
             try:
                 self.staging.write(piece)
             except (LimitExceeded, StoreError) as error:
                 self._lose_spool(error)
             else:
-                with self.lock:
-                    kernel.received(len(piece))
-                    self._wake_reached_locked()
+                self.crowd.staged(len(piece))
                 return
-        segment = self.window.admit(kernel.head, piece)
-        with self.lock:
-            if kernel.over:
-                self.window.discard(segment)
-                return
-            self.window.append(segment)
-            # Without memory of its own the piece stays in the lease, and the window is full until all have read it.
-            kernel.window = self.window.bound
-            kernel.received(len(piece))
-            self._trim_locked()
-            self._wake_reached_locked()
+        self.crowd.passed(self.window.admit(self.kernel.head, piece))
 
     def _lose_spool(self, error: DaramjweeError) -> None:
         """The staging takes no more: readers go on through a window, and nothing will be published."""
-        logger.warning(
-            "not caching %s: %s", shorten(self.key), str(error)
-        )  # a record that is kept must not keep the fill
         with self.lock:
             self.kernel.spool_lost()
-            self._wake_all_locked()
-        self._observer.notice(Event("fill_not_kept", self.key, None, str(error)))
+            self.crowd.wake_all_locked()
+        self._say_not_kept(error)
+
+    def _say_not_kept(self, error: DaramjweeError) -> None:
+        said = str(error)  # a record that is kept must not keep the fill
+        logger.warning("not caching %s: %s", shorten(self.key), said)
+        self._observer.notice(Event("fill_not_kept", self.key, None, said))
 
     def _finish(self) -> None:
         """The body ended: check it against what the origin said, publish, then tell the readers."""
         kernel, metadata = self.kernel, self.metadata
         assert metadata is not None
-        if kernel.size is not None and kernel.head != kernel.size:
-            raise FetchError(
-                f"the origin ended after {kernel.head:,} of the {kernel.size:,} bytes it announced for "
-                f"{shorten(self.key)}; nothing was kept, fetch it again"
-            )
-        if self._hash is not None:
-            algorithm, _, wanted = (metadata.digest or "").partition(":")
-            seen = self._hash.hexdigest()
-            if seen != wanted.lower():
-                raise FetchError(
-                    f"{shorten(self.key)} has {algorithm} {seen}, but {wanted} was announced; nothing was kept"
-                )
+        self.intake.check_whole(kernel.head)
         with self.lock:
             kernel.ending()
         self.metadata = metadata = _with_size(metadata, kernel.head)
@@ -428,10 +347,7 @@ class Flight:
             try:
                 self.entry = self.staging.commit(metadata, guard=self._guard)
             except StoreError as error:
-                logger.warning(
-                    "not caching %s: %s", shorten(self.key), str(error)
-                )  # a record that is kept must not keep the fill
-                self._observer.notice(Event("fill_not_kept", self.key, None, str(error)))
+                self._say_not_kept(error)
         # Gone from the table and published before anybody wakes: who wakes and looks up again finds the entry.
         self._say_over()
         self._settle(None)
@@ -458,39 +374,21 @@ class Flight:
         if not self.kernel.windowed:
             # Before anybody wakes: whoever reads the end may begin the next fill at once, and gets this chunk for it,
             # which is still in the processor's cache, instead of one more.
-            self._return_lease()
+            self.intake.return_lease()
         with self.lock:
             self.error = error
             if error is None:
                 self.kernel.done()
             else:
                 self.kernel.failed()
-            self._wake_all_locked()
+            self.crowd.wake_all_locked()
             last = not self.kernel.readers and not self._gone
             self._gone = self._gone or last
         if error is not None and self.staging is not None:
             self.staging.abort()
         if last:
             self._let_go()
-        self._tidy()
-
-    def _tidy(self) -> None:
-        """Give back what only a running flight needs. Once more does nothing."""
-        self._return_lease()
-        body, self._body = self._body, None
-        if body is not None:
-            body.close()
-
-    def _return_lease(self) -> None:
-        """Give back the memory that pieces passed through."""
-        body = self._body
-        if body is not None:
-            # What it gave last is a view of the lease: with it alive the chunk would come back into quarantine, and the
-            # next lease would have to look for it under a lock.
-            body.let_go()
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.release()
+        self.intake.close()
 
     def _let_go(self) -> None:
         """The flight is over and nobody reads: end the staging, close the entry, give the window back."""
@@ -506,52 +404,10 @@ class Flight:
         elif staging is not None:
             staging.abort()
 
-    # -- shared bookkeeping --------------------------------------------------------------------------------
-
-    # A waiter is woken under the lock: that runs nobody's code, and an interrupt in between can lose none.
-
-    def _wake_all_locked(self) -> None:
-        for waiter in self.waiters:
-            waiter.wake()
-        self.waiters.clear()
-
-    def _wake_reached_locked(self) -> None:
-        head, size = self.kernel.head, self.kernel.size
-        if size is not None and head >= size:
-            return  # the last bytes are held back until the outcome, which wakes all
-        for waiter in self.waiters:
-            if waiter.target <= head:
-                waiter.wake()
-        self.waiters = [waiter for waiter in self.waiters if waiter.target > head]
-
-    def _trim_locked(self) -> None:
-        """Let go what every reader is past."""
-        self.kernel.trim()
-        self.window.drop(self.kernel.tail)
-
-    def segment_locked(self, offset: int) -> Segment | None:
-        """The window segment that holds `offset`; None when the staging does."""
-        if self.kernel.spooled is None or offset < self.kernel.spooled:
-            return None
-        return self.window.locate(offset)
-
-    def moved(self, reader: int, offset: int) -> None:
-        with self.lock:
-            room = self.kernel.moved(reader, offset)
-            self._trim_locked()
-            # Readers that saw a full window went to sleep; without a filler one of them has to pump now.
-            if room and not self.kernel.pumping:
-                self._wake_all_locked()
-        if room:
-            self._room.wake()
+    # -- readers that are lost, too slow, or leave ---------------------------------------------------------
 
     def _detach_slowest(self) -> None:
-        with self.lock:
-            slow = self.kernel.detach_slowest()
-            self._trim_locked()
-            if slow:
-                self._wake_all_locked()
-        for _ in slow:
+        for _ in self.crowd.detach_slowest():
             self._observer.notice(Event("reader_detached", self.key, None, "too slow for the others"))
 
     def look_after(self, still: float) -> None:
@@ -561,15 +417,16 @@ class Flight:
             self._detach_slowest()
 
     def _drain_lost(self) -> None:
-        while self.lost:
-            self.leave(self.lost.popleft())
+        lost = self.crowd.lost
+        while lost:
+            self.leave(lost.popleft())
 
     def leave(self, reader: int) -> None:
         """Detach a reader; the last one out ends a flight that has nobody to finish it for."""
         kernel = self.kernel
         with self.lock:
             orphaned = kernel.leave(reader)
-            self._trim_locked()
+            self.crowd.trim_locked()
             if orphaned and (kernel.windowed or not self.keep_orphan):
                 # Set under the lock, so that nobody joins what is about to end.
                 self.aborting = self.aborting or FillAborted(f"the last reader of {shorten(self.key)} left")
@@ -577,8 +434,8 @@ class Flight:
             last = kernel.over and not kernel.readers and not self._gone
             self._gone = self._gone or last
             if not kernel.pumping and not kernel.over:
-                self._wake_all_locked()
-        self._room.wake()
+                self.crowd.wake_all_locked()
+        self.crowd.room.wake()
         if last:
             self._let_go()
         elif adopt:
@@ -595,9 +452,3 @@ def _with_size(metadata: Metadata, size: int) -> Metadata:
     import msgspec
 
     return msgspec.structs.replace(metadata, size=size)
-
-
-def _hasher(digest: str) -> Any:
-    import hashlib
-
-    return hashlib.new(digest.partition(":")[0], usedforsecurity=False)

@@ -11,7 +11,7 @@ F2  At most one holder of the pump role at a time.
 F3  `tail` never passes a reader that is still attached: what a reader may still need is never dropped.
 F4  While readers wait and the flight runs, somebody holds the pump role or one of them is told to pump, unless
     the window is full, which only a reader that has bytes to read can cause.
-Threads: none of its own; the flight calls every method with its lock held.
+Threads: none of its own; whoever calls a method holds the lock of the crowd.
 """
 
 from __future__ import annotations

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 class FlightReader:
     """One reader of a flight: reads by offset, waits for what has not arrived. Used by one thread at a time."""
 
-    __slots__ = ("_closed", "_id", "_waiter", "flight", "timeout")
+    __slots__ = ("_closed", "_crowd", "_id", "_waiter", "flight", "timeout")
 
     def __init__(self, flight: Flight, reader: int, timeout: float | None) -> None:
         self.flight = flight
         self.timeout = timeout
+        self._crowd = flight.crowd
         self._id = reader
         self._waiter = Waiter()
         self._closed = False
@@ -51,15 +52,14 @@ class FlightReader:
         flight = self.flight
         deadline = None if self.timeout is None else monotonic() + self.timeout
         while flight.error is None:
-            with flight.lock:
-                if flight.metadata is not None and flight.kernel.phase is not Phase.STARTING:
+            with self._crowd.lock:
+                if flight.metadata is not None and self._crowd.kernel.phase is not Phase.STARTING:
                     return flight.metadata
                 if flight.error is not None:
                     break
                 if flight.aborting is not None:
                     raise copied(flight.aborting)
-                self._waiter.target = NEVER
-                flight.waiters.append(self._waiter)
+                self._crowd.enlist_locked(self._waiter, NEVER)
             self._sleep(deadline)
         raise copied(flight.error) from flight.error
 
@@ -84,19 +84,18 @@ class FlightReader:
 
     def wait_arrived(self, offset: int) -> bool:
         """Wait until the byte at `offset` has arrived, and read nothing. False where it never does, or is not kept."""
-        flight, kernel = self.flight, self.flight.kernel
+        flight, crowd, kernel = self.flight, self._crowd, self._crowd.kernel
         deadline = None if self.timeout is None else monotonic() + self.timeout
         try:
             while True:
-                with flight.lock:
+                with crowd.lock:
                     do, amount = kernel.turn(self._id, offset, 1, 1)
                     if kernel.windowed or flight.aborting is not None or do not in (Do.PUMP, Do.WAIT):
                         return do is Do.READ and not kernel.windowed
                     if do is Do.PUMP:
                         flight.try_pump_locked()
                     else:
-                        self._waiter.target = amount
-                        flight.waiters.append(self._waiter)
+                        crowd.enlist_locked(self._waiter, amount)
                 if do is Do.PUMP:
                     self._pump()
                 else:
@@ -147,19 +146,18 @@ class FlightReader:
 
     def _take_turn(self, offset: int, least: int, most: int, deadline: float | None) -> tuple[Do, int, Segment | None]:
         """What the kernel says, and where the bytes are that may be read. Told to wait or to pump, it has done so."""
-        flight = self.flight
+        crowd = self._crowd
         segment = None
-        with flight.lock:
-            do, amount = flight.kernel.turn(self._id, offset, least, most)
+        with crowd.lock:
+            do, amount = crowd.kernel.turn(self._id, offset, least, most)
             if do is Do.READ:
-                segment = flight.segment_locked(offset)
+                segment = crowd.segment_locked(offset)
             elif do is Do.PUMP:
-                flight.try_pump_locked()
+                self.flight.try_pump_locked()
             elif do is Do.WAIT:
-                if flight.aborting is not None:
-                    raise copied(flight.aborting)
-                self._waiter.target = amount
-                flight.waiters.append(self._waiter)
+                if self.flight.aborting is not None:
+                    raise copied(self.flight.aborting)
+                crowd.enlist_locked(self._waiter, amount)
         if do is Do.WAIT:
             self._sleep(deadline)
         elif do is Do.PUMP:
@@ -203,7 +201,7 @@ class FlightReader:
                 return None
 
     def _copy(self, segment: Segment | None, offset: int, view: memoryview) -> int:
-        flight = self.flight
+        flight, crowd = self.flight, self._crowd
         if segment is None:
             assert flight.staging is not None
             try:
@@ -217,10 +215,10 @@ class FlightReader:
             piece = memoryview(segment.data)[inside : inside + len(view)]
             count = len(piece)
             view[:count] = piece
-            if self._id in flight.kernel.detached:
+            if self._id in crowd.kernel.detached:
                 return 0  # the piece may have been replaced meanwhile: the next turn says it
-        if flight.kernel.windowed:
-            flight.moved(self._id, offset + count)
+        if crowd.kernel.windowed:
+            crowd.moved(self._id, offset + count)
         return count
 
     def _pump(self) -> None:
@@ -232,9 +230,9 @@ class FlightReader:
         flight.hand_over()
 
     def _sleep(self, deadline: float | None) -> None:
-        waiter, flight = self._waiter, self.flight
-        if flight.asking == get_ident():
-            self._stop_waiting()
+        waiter, flight, crowd = self._waiter, self.flight, self._crowd
+        if flight.intake.asking == get_ident():
+            crowd.dismiss(waiter)
             raise FetchError(
                 f"the fetcher of {shorten(flight.key)} reads {shorten(flight.key)} from the cache itself: "
                 "it would wait for itself for ever"
@@ -242,7 +240,7 @@ class FlightReader:
         still_since = monotonic()
         try:
             woken = False
-            while not woken and flight.windowed and not flight.kernel.pumping:
+            while not woken and flight.windowed and not crowd.kernel.pumping:
                 # Nobody pumps a full window: see to readers that are lost or stand still, as a filler would.
                 left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - monotonic())
                 woken = waiter.wait(left)
@@ -252,18 +250,13 @@ class FlightReader:
             else:
                 woken = woken or waiter.wait(None if deadline is None else deadline - monotonic())
         except BaseException:
-            self._stop_waiting()
+            crowd.dismiss(waiter)
             raise
         if not woken:
-            self._stop_waiting()
+            crowd.dismiss(waiter)
             raise FetchError(
                 f"no bytes of {shorten(flight.key)} for {self.timeout:g} s (timeout); the fill goes on, open it again"
             )
-
-    def _stop_waiting(self) -> None:
-        with self.flight.lock:
-            if self._waiter in self.flight.waiters:
-                self.flight.waiters.remove(self._waiter)
 
     def close(self) -> None:
         if not self._closed:
@@ -271,7 +264,7 @@ class FlightReader:
                 self._closed = True
                 self.flight.leave(self._id)
             except BaseException:
-                self.flight.lost.append(self._id)  # should it be attached still; the next step sees to it
+                self._crowd.lost.append(self._id)  # should it be attached still; the next step sees to it
                 self.flight.surrender()
                 raise
 
@@ -283,8 +276,8 @@ class FlightReader:
         flights, as there may be none."""
         if not getattr(self, "_closed", True):
             self._closed = True
-            self.flight.lost.append(self._id)
-            if not self.flight.kernel.over:  # else there is nothing to end, and its memory goes with it
+            self._crowd.lost.append(self._id)
+            if not self._crowd.kernel.over:  # else there is nothing to end, and its memory goes with it
                 self.flight.forsaken.append(self.flight)
 
 

@@ -3,7 +3,7 @@
 Invariant: every byte held is charged to the ledger, or lies in the flight's own lease (charged already). Only the
 last piece can be of the second kind, and no other is admitted before all have read it; so a window never waits for
 memory that another one holds. Under memory pressure fewer pieces are held, down to the one in the lease.
-Threads: the holder of the pump role admits; everything else is called with the flight's lock held.
+Threads: the holder of the pump role admits; everything else is called with the crowd's lock held.
 Design: docs/design/fills.md
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -113,6 +114,28 @@ def endpoints():
         nowhere = Nowhere
 
     return Endpoints
+
+
+class Announced:
+    """A lock that says when somebody has found it taken, and with which `limits` that one then waits."""
+
+    def __init__(self, lock) -> None:
+        self.lock, self.found_taken, self.limits = lock, threading.Event(), None
+
+    def acquire(self, *limits) -> bool:
+        if self.lock.acquire(blocking=False):
+            return True
+        self.limits = limits
+        self.found_taken.set()
+        return self.lock.acquire(*limits)
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+@pytest.fixture(scope="session")
+def announced():
+    return Announced
 
 
 def _beside(name: str):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -155,6 +157,41 @@ def test_a_callback_may_use_the_pool_and_its_failure_is_its_own(pool, root, cloc
     step(pool, root, clock, CRITICAL)
     assert pool.pressure is CRITICAL and pool.monitor.callback_failures == 1
     assert pool.stats().active_buffers == 0
+
+
+def test_who_maintains_while_another_looks_has_looked_itself(pool, root, clock, announced):
+    """That thread, or the one that looks after all pools, has read what was so before: after the call the pool feels what
+    is so now, and its alerts are out."""
+    told, go, heard = threading.Event(), threading.Event(), []
+
+    def tell(alert) -> None:
+        heard.append(int(alert.value))
+        told.set()
+        assert go.wait(30)
+
+    pool.monitor.listen(tell)
+    pool._care._looking = announced(pool._care._looking)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(step, pool, root, clock, ELEVATED)
+        assert told.wait(30) and pool.pressure is ELEVATED
+        second = threads.submit(step, pool, root, clock, CRITICAL)
+        assert pool._care._looking.found_taken.wait(30)
+        go.set()
+        first.result(30)
+        second.result(30)
+    assert pool.pressure is CRITICAL and heard == [ELEVATED, CRITICAL]
+
+
+def test_a_callback_that_takes_long_holds_up_nobody_for_long(pool, root, clock, monkeypatch):
+    monkeypatch.setattr("daramjwee.buffers.care.PATIENCE_SECONDS", 0.01)
+    with ThreadPoolExecutor(1) as other:
+
+        def maintain_elsewhere(alert) -> None:
+            other.submit(pool.maintain).result(30)
+
+        pool.monitor.listen(maintain_elsewhere)
+        step(pool, root, clock, CRITICAL)
+    assert pool.pressure is CRITICAL and pool.monitor.callback_failures == 0
 
 
 def test_operations_under_way_end_as_they_began_when_pressure_comes(pool, root, clock):

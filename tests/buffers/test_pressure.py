@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -511,24 +512,72 @@ def test_no_memory_to_read_with_is_a_refusal(fake_root, clock, monkeypatch):
     assert "no memory to read" in made.reason
 
 
-def test_only_one_thread_reads_and_the_others_go_on(fake_root, clock, monkeypatch):
-    """Nobody waits for a slow file."""
+@pytest.fixture
+def slow_reading(fake_root, clock, monkeypatch, announced):
+    """A pressure that another thread reads just now: it, a call that lets that thread end, and the shares it has yet to read."""
     made = MemoryPressure(root=fake_root().path, clock=clock)
-    inside, go = threading.Event(), threading.Event()
+    made._lock = announced(made._lock)
+    inside, go, shares = threading.Event(), threading.Event(), [0.1, 0.96]
 
     def read(now):
+        share = shares.pop(0)
         inside.set()
         assert go.wait(30)
-        return [Sample("cgroup", Measure.LIMIT, 0.96, "96%")]
+        return [Sample("cgroup", Measure.LIMIT, share, f"{share:.0%}")]
 
     monkeypatch.setattr(made._sources, "read", read)
     reader = threading.Thread(target=made.poll)
     reader.start()
     assert inside.wait(30)
-    assert made.poll(force=True) is NORMAL
-    go.set()
-    reader.join(30)
-    assert made.level is CRITICAL
+
+    def end() -> None:
+        go.set()
+        reader.join(30)
+
+    yield made, end, shares
+    end()
+
+
+def test_nobody_waits_long_for_a_slow_file(slow_reading, monkeypatch):
+    """One thread reads at a time; the others get the level as it is."""
+    made, _, shares = slow_reading
+    monkeypatch.setattr("daramjwee.buffers.pressure.PATIENCE_SECONDS", 0.01)
+    assert made.poll(force=True) is NORMAL and shares == [0.96]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_who_asks_while_another_reads_gets_what_was_so_when_it_asked(slow_reading, clock, force):
+    """That thread may have passed already what has changed since: it is waited for, and read again."""
+    made, end, shares = slow_reading
+    clock.advance(0 if force else made.interval)
+    with ThreadPoolExecutor(1) as asker:
+        asked = asker.submit(made.poll, force=force)
+        assert made._lock.found_taken.wait(30)
+        end()
+        assert asked.result(30) is CRITICAL and not shares
+
+
+def test_who_asks_while_another_reads_for_it_does_not_read_again(slow_reading):
+    made, _, shares = slow_reading
+    with ThreadPoolExecutor(1) as asker:
+        asked = asker.submit(made.poll)
+        # Begun in the same instant by the clock: nothing is due, so nobody waits.
+        assert asked.result(30) is NORMAL and shares == [0.96]
+
+
+def test_a_signal_that_polls_in_the_midst_of_reading_does_not_wait_for_itself(fake_root, clock, monkeypatch, announced):
+    made = MemoryPressure(root=fake_root().path, clock=clock)
+    made._lock = announced(made._lock)
+    inner = []
+
+    def read(now):
+        if not inner:
+            inner.append(None)
+            inner[0] = made.poll(force=True)
+        return [Sample("cgroup", Measure.LIMIT, 0.96, "96%")]
+
+    monkeypatch.setattr(made._sources, "read", read)
+    assert made.poll() is CRITICAL and inner == [NORMAL] and made._lock.limits == (True, 0.0)
 
 
 def test_an_interrupted_poll_can_be_done_again(fake_root, clock, monkeypatch):

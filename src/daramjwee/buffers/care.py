@@ -1,7 +1,8 @@
 """Care of a pool: what is done between operations, so that memory comes back and somebody hears when something is wrong.
 
-Invariant: one thread looks at a time, and the others go on; a change of pressure takes effect before it is told, and
-changes are told in order, each from the level that was told before.
+Invariant: one thread looks at a time; who is asked to looks itself, after a look that another has begun, and all others go
+on; a change of pressure takes effect before it is told, and changes are told in order, each from the level that was told
+before.
 Threads: any. No lock of the pool is held while alerts go out.
 Design: docs/design/pressure.md
 """
@@ -12,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from daramjwee.buffers.ledger import NO_WAIT
-from daramjwee.buffers.pressure import EFFECTS, NORMAL
+from daramjwee.buffers.pressure import EFFECTS, NORMAL, PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from daramjwee.buffers.chunks import Chunks
@@ -58,6 +59,7 @@ class Care:
         self._sources = pressure
         self._monitor: Monitor | None = None
         self._looking = threading.Lock()
+        self._looker = 0  # the thread that looks
         self._telling = threading.Lock()
         self._making = threading.Lock()
         self._aged_at = pool._clock.monotonic()
@@ -142,15 +144,23 @@ class Care:
                 return
 
     def maintain(self, now: float) -> int:
-        """Do everything; bytes given back."""
-        self._aged_at = now
-        return self._pool._chunks.maintain(now) + self._look(now)
+        """Do everything; bytes given back. Somebody asked for it, and may rely on what was so before: a look that another
+        thread has begun may have read earlier, so it is let end first (unless it takes long: a callback)."""
+        return self._age(now) + self._look(now, PATIENCE_SECONDS)
 
-    def _look(self, now: float) -> int:
-        """Look at the pressure and, when that is due, at the figures; bytes given back."""
+    def _age(self, now: float) -> int:
+        self._aged_at = now
+        return self._pool._chunks.maintain(now)
+
+    def _look(self, now: float, patience: float = 0.0) -> int:
+        """Look at the pressure and, when that is due, at the figures; bytes given back. One at a time: who finds another
+        looking waits for `patience` seconds, and then has nothing to add."""
         freed = 0
-        for _ in filter(None, map(self._looking.acquire, NO_WAIT)):  # one at a time; others have nothing to add
+        if self._looker == threading.get_ident():
+            patience = 0.0  # from a callback of its own look
+        for _ in filter(None, map(self._looking.acquire, (True,), (patience,))):
             try:
+                self._looker = threading.get_ident()
                 level = max(self.sources.poll(), self._told)
                 if level is not self._pool._pressure:
                     freed = self._be_under(level)
@@ -158,6 +168,7 @@ class Care:
                     self._idle_looks += 1
                     self.monitor.look(self._pool._snapshot(), now)
             finally:
+                self._looker = 0
                 self._looking.release()
         return freed
 
@@ -170,9 +181,8 @@ class Care:
         # Twice in an interval: whatever is idle is seen within half of one, and gone within the other half.
         interval = min(config.max_idle_age, config.metrics_interval) / 2
         if now - self._aged_at >= interval or not EFFECTS[pool._pressure].keeps_idle:
-            self.maintain(now)
-        else:
-            self._look(now)
+            self._age(now)
+        self._look(now)
         chunks = pool._chunks
         if chunks.mapped or chunks.private or chunks.lost or pool._pressure is not NORMAL:
             self._idle_looks = 0
@@ -189,6 +199,7 @@ class Care:
     def after_fork(self) -> None:
         """In the child: nobody looks, and nothing was seen yet."""
         self._looking = threading.Lock()
+        self._looker = 0
         self._telling = threading.Lock()
         self._making = threading.Lock()
         if self._monitor is not None:

@@ -1,7 +1,7 @@
 """Memory pressure: how short memory is, in four levels, and what each level changes.
 
 Invariant: a source that is missing, unreadable or garbled is left out and named in `sources`; no reading raises.
-Threads: any. `poll` is done by one thread at a time, the others get the level as it is; nothing else waits or reads.
+Threads: any. `poll` is done by one thread at a time, the others wait for it, a second at most; nothing else waits or reads.
 Design: docs/design/pressure.md
 """
 
@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from daramjwee.buffers.ledger import NO_WAIT, MemoryLedger, reset_after_fork
+from daramjwee.buffers.ledger import MemoryLedger, reset_after_fork
 from daramjwee.buffers.pressure_kernel import (
     CRITICAL,
     NORMAL,
@@ -43,6 +43,11 @@ __all__ = [
     "Source",
     "Thresholds",
 ]
+
+
+# A reading takes less than a millisecond. Who asks while another thread reads wants what is so now, which that thread may have
+# passed already: it waits and looks itself, but not for a file that hangs.
+PATIENCE_SECONDS = 1.0
 
 
 class Effect(NamedTuple):
@@ -117,6 +122,7 @@ class MemoryPressure:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
+        self._reader = 0  # the thread that reads
         self._refusals: deque[str] = deque(maxlen=1)  # the last one says enough
         self._sources = Sources(self._root, self._ledger)
         self._read_at: float | None = None
@@ -163,15 +169,21 @@ class MemoryPressure:
         now = self._clock.monotonic()
         if not force and self._read_at is not None and now - self._read_at < self._interval:
             return self.level
-        # A loop over `map`, as in the ledger: no interrupt can leave the lock taken. Who finds it taken does not wait:
-        # somebody reads right now.
-        for _ in filter(None, map(self._lock.acquire, NO_WAIT)):
+        # A signal or the collector may ask in the midst of this thread's own reading.
+        patience = 0.0 if self._reader == threading.get_ident() else PATIENCE_SECONDS
+        # A loop over `map`, as in the ledger: no interrupt can leave the lock taken.
+        for _ in filter(None, map(self._lock.acquire, (True,), (patience,))):
             try:
-                self._read_at = now
-                self._read(now)
+                self._reader = threading.get_ident()
+                if (
+                    force or self._read_at is None or now - self._read_at >= self._interval
+                ):  # still: another may have read
+                    self._read_at = now
+                    self._read(now)
             except MemoryError:
                 self.note_refusal("there was no memory to read how much there is")
             finally:
+                self._reader = 0
                 self._lock.release()
         return self.level
 

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     Reader = Callable[[], list[Sample]]
 
-# Sources are looked for again after so long, as a process may be moved to another group, or a group get a limit.
+# Sources are looked for again after so long, as a process may be moved to another group, or a group get a limit. Already at
+# the next read after the first time (what starts a process often moves it, or sets its limit, a moment later), and when
+# one was missed that was there.
 LOOK_AGAIN_SECONDS = 60.0
 
 
@@ -47,6 +49,7 @@ class Sources:
         self._readers: dict[str, Reader] = {}
         self._found: dict[str, Source] = {}
         self._looked_at: float | None = None
+        self._look_again = 0.0  # seconds after that
 
     @property
     def found(self) -> tuple[Source, ...]:
@@ -56,8 +59,11 @@ class Sources:
 
     def read(self, now: float) -> list[Sample]:
         """What every source says now."""
-        if self._looked_at is None or not 0 <= now - self._looked_at < LOOK_AGAIN_SECONDS:
+        if self._looked_at is None or not 0 <= now - self._looked_at < self._look_again:
+            before = self._found
             self._look()
+            missed = any(source.found and not self._found[name].found for name, source in before.items())
+            self._look_again = 0.0 if missed or self._looked_at is None else LOOK_AGAIN_SECONDS
             self._looked_at = now
         samples: list[Sample] = []
         for name, read in self._readers.items():

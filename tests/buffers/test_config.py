@@ -30,7 +30,7 @@ def test_defaults_are_the_documented_ones():
         "max_idle_age": 60.0,
         "max_pool_bytes": 64 * MIB,
         "metrics_interval": 10.0,
-        "leak_detection": LeakDetection.SAMPLED,
+        "leak_detection": "sampled",
         "enable_detailed_metrics": False,
     }
 

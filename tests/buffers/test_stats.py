@@ -204,5 +204,12 @@ def test_a_snapshot_cannot_be_changed(made):
 
 @pytest.mark.parametrize("wrong", [None, 5, GateStats()])
 def test_statistics_add_to_statistics_only(wrong):
-    with pytest.raises((TypeError, AttributeError)):
+    with pytest.raises(TypeError, match="unsupported operand"):
         BufferPoolStats() + wrong
+    with pytest.raises(TypeError, match="unsupported operand"):
+        wrong + BufferPoolStats()
+
+
+def test_statistics_of_many_pools_are_their_sum():
+    one, two, three = (BufferPoolStats(total_gets=count) for count in (1, 2, 4))
+    assert sum([one, two, three]) == one + two + three and sum([one, two, three]).total_gets == 7

@@ -30,7 +30,7 @@ LARGEST_DURATION = 366 * 86400.0
 LARGEST_COUNT = 1 << 20
 
 
-class LeakDetection(enum.Enum):
+class LeakDetection(enum.StrEnum):
     """How much is recorded about who leased a buffer, for the warning when it is lost.
 
     OFF: nothing. SAMPLED: the first lease of each buffer and every 64th after. FULL: every lease, with its stack (up

@@ -49,6 +49,8 @@ class GateStats(msgspec.Struct, frozen=True):
 
     def __add__(self, other: GateStats) -> GateStats:
         """Both gates together."""
+        if not isinstance(other, GateStats):
+            return NotImplemented
         sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
         sums["longest_wait"] = max(self.longest_wait, other.longest_wait)
         return GateStats(**sums)

@@ -78,6 +78,8 @@ class LatencyHistogram(msgspec.Struct, frozen=True):
         return 0
 
     def __add__(self, other: LatencyHistogram) -> LatencyHistogram:
+        if not isinstance(other, LatencyHistogram):
+            return NotImplemented
         counts = dict(self.buckets)
         for bucket, count in other.buckets:
             counts[bucket] = counts.get(bucket, 0) + count

@@ -263,6 +263,8 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
     def __add__(self, other: BufferPoolStats) -> BufferPoolStats:
         """Both pools together. `peak_bytes` is then a bound, as the peaks may have come at different times; a ledger that
         both share is counted twice; `seconds`, `pressure` and `allocation` are the larger of the two."""
+        if not isinstance(other, BufferPoolStats):
+            return NotImplemented
         changes: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in SUMS}
         return msgspec.structs.replace(
             self,
@@ -276,6 +278,10 @@ class BufferPoolStats(msgspec.Struct, frozen=True, kw_only=True):
             chunks=_merged(self.chunks, other.chunks, _size_key, _add_rows),
             gate=self.gate + other.gate,
         )
+
+    def __radd__(self, other: object) -> BufferPoolStats:
+        # `sum(pool.stats() for pool in pools)` begins with 0.
+        return self if other == 0 else NotImplemented
 
     def since(self, base: BufferPoolStats) -> BufferPoolStats:
         """The same with its counters taken from `base` on, an earlier snapshot of the same pool. Leases that were out at

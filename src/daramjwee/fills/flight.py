@@ -325,10 +325,10 @@ class Flight:
 
     def _lose_spool(self, error: DaramjweeError) -> None:
         """The staging takes no more: readers go on through a window, and nothing will be published."""
+        self._say_not_kept(error)
         with self.lock:
             self.kernel.spool_lost()
             self.crowd.wake_all_locked()
-        self._say_not_kept(error)
 
     def _say_not_kept(self, error: DaramjweeError) -> None:
         said = str(error)  # a record that is kept must not keep the fill

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -408,6 +409,27 @@ def test_an_abort_does_not_wait_for_an_origin_that_stands_still(
     assert monotonic() - began < 20  # 30 s would be the patience of a close that finishes
     gate.open()
     stream.close()
+
+
+def test_a_close_says_nothing_of_a_fill_that_its_reader_had_ended(
+    make_cache: Callable[..., Cache], origin: ScriptedOrigin, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread of the fill may stand in its origin still: what the reader wanted is no news of the close."""
+    gate = Gate()
+    origin.script("k", BIG[:300_000], gate, BIG[300_000:])
+    with caplog.at_level(logging.WARNING, "daramjwee"), make_cache() as cache:
+        with cache.open("k", on_orphan="abort") as stream:
+            assert stream.read(1) == BIG[:1]
+            gate.wait_reached()
+        fillers = cache._engine.flights.fillers
+        end = fillers.close
+
+        def close(patience: float) -> bool:
+            gate.open()
+            return end(patience)
+
+        fillers.close = close
+    assert caplog.records == []
 
 
 def test_whoever_waits_for_an_uncacheable_answer_fetches_for_itself(cache: Cache) -> None:

@@ -59,7 +59,8 @@ def close_engine(engine: Engine, drain: Drain) -> bool:
             flight.finish(max(0.0, deadline - monotonic()))
         flights.workers.wait_idle(max(0.0, deadline - monotonic()))
     for flight in flights.running() if drain is Drain.FINISH else ():
-        logger.warning("closing: dropping the fill of %s", shorten(flight.key))
+        if flight.aborting is None:  # else it ends already: its last reader left, and nobody waits for it
+            logger.warning("closing: dropping the fill of %s", shorten(flight.key))
         flight.abort(Closed(f"the cache was closed while {shorten(flight.key)} was being fetched"))
     # An aborted fill may stand in its origin's read for long: that thread is not waited for.
     patience = ABORT_SECONDS if drain is Drain.ABORT else max(ABORT_SECONDS, deadline - monotonic())

@@ -174,7 +174,7 @@ def test_a_large_request_is_served_though_small_ones_never_cease(monkeypatch: py
     def ask_again_and_again() -> None:
         try:
             while not done.is_set():
-                with pool.acquire(1 << 20, timeout=20):
+                with pool.acquire(1 << 20, timeout=60):
                     done.wait(0.001)
         except DaramjweeError as error:
             failures.append(error)
@@ -185,7 +185,7 @@ def test_a_large_request_is_served_though_small_ones_never_cease(monkeypatch: py
     try:
         while pool.stats().waiting < 8:
             done.wait(0.001)
-        pool.acquire(3 << 20, timeout=4).release()
+        pool.acquire(3 << 20, timeout=30).release()
     finally:
         done.set()
         for thread in threads:

@@ -116,7 +116,7 @@ def test_a_fill_that_stands_still_is_waited_for_no_longer_than_the_time_limit(ca
         gate.wait()
         yield BODY[PIECE:]
 
-    with cache.open("key", lambda _: slow(), timeout=0.05) as stream:
+    with cache.open("key", lambda _: slow()), cache.open("key", lambda _: b"not asked", timeout=0.05) as stream:
         with pytest.raises(FetchError, match="timeout"):
             stream.read()
         gate.open()

@@ -25,7 +25,10 @@ _SIZE_UNITS = {
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
 }  # fmt: skip
 _DURATION_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_NUMBER_AND_UNIT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+# Nothing in it can be read in two ways: it stays linear, whatever the text is.
+_NUMBER_AND_UNIT = re.compile(r"([0-9]+)(\.[0-9]+)?\s*([A-Za-z]*)")
+# Below this many digits an int says exactly what was written; from there on a float says "too large" as well.
+_EXACT_DIGITS = 30
 
 SIZE_MEND = 'give bytes as an int, or text such as "64KiB", "256MiB", "20GiB"'
 DURATION_MEND = 'give seconds, a timedelta, or text such as "30s", "5m", "1h", "7d"'
@@ -40,8 +43,12 @@ def parse_size(value: Size) -> int:
             raise ValueError(f"must not be negative; {SIZE_MEND}")
         return value
     number, unit = _split(value, _SIZE_UNITS, SIZE_MEND)
+    if isinstance(number, int):
+        return number * _SIZE_UNITS[unit]
     if not math.isfinite(number * _SIZE_UNITS[unit]):
         raise ValueError(f"is more than a number can say; mind the unit, and {SIZE_MEND}")
+    if unit in ("", "b") and number % 1:  # half a byte is a slip: a share was meant, or a unit is missing
+        raise ValueError(f"is no whole number of bytes; {SIZE_MEND}")
     return int(number * _SIZE_UNITS[unit])
 
 
@@ -62,7 +69,7 @@ def parse_duration(value: Duration) -> float:
         raise ValueError(f"is more than a number can say; mind the unit, and {DURATION_MEND}") from None
     if seconds < 0:
         raise ValueError(f"must not be negative; {DURATION_MEND}")
-    return float(seconds)
+    return float(seconds) + 0.0  # no negative zero
 
 
 def format_size(count: float) -> str:
@@ -85,8 +92,10 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 60:.1f}m" if seconds < 7200 else f"{seconds / 3600:.1f}h"
 
 
-def _split(value: object, units: dict[str, int] | dict[str, float], mend: str) -> tuple[float, str]:
-    match = _NUMBER_AND_UNIT.fullmatch(value) if isinstance(value, str) else None
-    if match is None or match[2].lower() not in units:
+def _split(value: object, units: dict[str, int] | dict[str, float], mend: str) -> tuple[int | float, str]:
+    match = _NUMBER_AND_UNIT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or match[3].lower() not in units:
         raise ValueError(mend)
-    return float(match[1]), match[2].lower()
+    whole, fraction, unit = match.groups()
+    exact = fraction is None and len(whole) < _EXACT_DIGITS
+    return int(whole) if exact else float(whole + (fraction or "")), unit.lower()

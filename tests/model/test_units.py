@@ -42,6 +42,43 @@ def test_what_is_no_size_is_refused_with_an_example(text: object) -> None:
 
 
 @pytest.mark.parametrize(
+    "text", ["٢٥٦MiB", "²MiB", "1_000", "+1KiB", "1.KiB", ".5KiB", "0.5", "1.5B", "1e3MiB", "1,5MiB", "½GiB"]
+)
+def test_digits_and_marks_of_others_are_none_of_a_size(text: str) -> None:
+    """Neither those of other scripts nor Python's; and nothing is rounded to no byte at all."""
+    with pytest.raises(ValueError, match="64KiB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["٣٠s", "1_000", "+1s", "1.s", ".5s", "1e3", "1,5s", "-0s"])
+def test_digits_and_marks_of_others_are_none_of_a_duration(text: str) -> None:
+    """As of a size."""
+    with pytest.raises(ValueError, match="30s"):
+        parse_duration(text)
+
+
+def test_a_size_is_exact_however_large() -> None:
+    """A float would lose the last digits."""
+    assert parse_size("9007199254740993") == 2**53 + 1
+    assert parse_size(f"{2**60 + 1}B") == 2**60 + 1
+    assert parse_size("9" * 29 + "TiB") == (10**29 - 1) * 1024 * GIB
+
+
+@pytest.mark.parametrize("text", ["1" + " " * 1_000_000 + "!", " " * 1_000_000 + "1!", "9" * 1_000_000 + "!"])
+def test_text_of_any_length_is_refused_at_once(text: str) -> None:
+    """What nobody means is not tried in every way."""
+    for parse in (parse_size, parse_duration):
+        with pytest.raises(ValueError, match="give"):
+            parse(text)
+    assert parse_size(" " * 1_000_000 + "1 KiB\N{NO-BREAK SPACE}") == KIB
+
+
+def test_no_duration_is_a_negative_zero() -> None:
+    """It would be printed as one."""
+    assert str(parse_duration(-0.0)) == "0.0"
+
+
+@pytest.mark.parametrize(
     ("text", "seconds"),
     [
         (0, 0.0),

@@ -7,6 +7,7 @@ Design: docs/cli.md
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,7 @@ DURATIONS = frozenset(setting.path.rpartition(".")[2] for setting in SETTINGS if
 _SIZE_UNITS = (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB))
 _DURATION_UNITS = (("d", 86400), ("h", 3600), ("m", 60))
 DEFAULT = "default"
+_NUMBER = re.compile(r"[+-]?[0-9]{1,30}")
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
@@ -99,16 +101,14 @@ def value_of(text: str) -> Any:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     if text.startswith(("{", "[", '"')):
-        import tomllib
+        from daramjwee.config.parse import Unread, parsed_toml
 
         try:
-            return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            return parsed_toml(f"value = {text}")["value"]
+        except Unread:
             return text
-    try:
-        return int(text)
-    except ValueError:
-        return text
+    # "1_000" is a number to Python, and so are digits of any script: not here, as in a variable.
+    return int(text) if _NUMBER.fullmatch(text) else text
 
 
 def columns(rows: Iterable[Sequence[str]]) -> str:

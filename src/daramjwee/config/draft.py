@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.buffers.config import BufferPoolConfig
@@ -31,6 +32,10 @@ MERGED = ("freshness", "buffers")
 _TIER_BY_PLACE = re.compile(r"tiers\[(\d{1,9})\]\.([^.\[\]]+)", re.ASCII)
 _TIER_BY_KIND = re.compile(r"tiers\.([^.\[\]]+)\.([^.\[\]]+)", re.ASCII)
 _SCALARS = ("memory_limit", "workers")
+# Longer than any name, that of a header included. What is done for one grows with the square of its dots.
+LONGEST_PATH = 1000
+# Each costs a check of the whole. A person mends these first, and is told of the rest then.
+MOST_UNCOVERED = 100
 
 
 class Overridden(NamedTuple):
@@ -61,6 +66,8 @@ class Draft:
     def put(self, path: str, value: Any, source: str, anchor: str | None = None) -> None:
         """Set the field `path`, or a whole part. A relative folder is taken from `anchor` (None: left as it is)."""
         odd = outlandish(value)
+        if odd is None and len(path) > LONGEST_PATH:
+            odd = "is longer than the name of any setting"
         if odd is not None:
             self._refuse(name_of(path), HIDDEN, odd, source)
             return
@@ -186,9 +193,8 @@ class Draft:
     def _uncovered(self, found: list[Problem]) -> Iterator[Problem]:
         """Problems of values that a faulty one replaced: they would be seen only when that one is taken away."""
         fields = {problem.field for problem in found}
-        for path, value, source in self.overridden:
-            if not any(_within(field, path) for field in fields):
-                continue
+        faulty = (it for it in self.overridden if any(_within(field, it.path) for field in fields))
+        for path, value, source in islice(faulty, MOST_UNCOVERED):
             other = Draft()
             other.tree, other.given = copied(self.tree), dict(self.given)
             other.put(path, value, source)

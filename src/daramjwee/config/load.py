@@ -17,9 +17,11 @@ import msgspec
 from daramjwee.config.draft import DEFAULT, Draft, in_order, leaves, said_of
 from daramjwee.config.environment import file_named, read_environment
 from daramjwee.config.model import SCHEMA, CacheConfig
+from daramjwee.config.parse import LARGEST_FILE, Unread, parsed
 from daramjwee.config.secret import is_regular, open_at_once, shown
 from daramjwee.config.tiers import GivenTier
 from daramjwee.config.warnings import Unwise, unwise
+from daramjwee.config.words import told_apart
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import format_size
 
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 # What settings are read from.
 Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | CacheConfig | None"
 
-# Larger than any file of settings: it is another file, named by mistake.
-LARGEST_FILE = 4 * 1024 * 1024
 ARGUMENT = "argument"
 MEND_ENDING = "give a .toml or .json file"
 
@@ -174,7 +174,7 @@ def _read_file(source: Any, why: str) -> _Layer:
     except OSError as error:
         mend = f"cannot be read; give the path of a file that can{why}"
         layer.problems = [Problem(given, error.strerror or type(error).__name__, mend)]
-    except _Unread as error:
+    except Unread as error:
         layer.problems = [Problem(given, error.seen, f"{error}{why}")]
     else:
         if isinstance(found, dict):
@@ -184,67 +184,30 @@ def _read_file(source: Any, why: str) -> _Layer:
     return layer
 
 
-class _Unread(Exception):
-    """Why a file is no file of settings; `seen`: what gives it away."""
-
-    def __init__(self, seen: str, mend: str) -> None:
-        super().__init__(mend)
-        self.seen = seen
-
-
 def _parsed(path: str) -> Any:
     """What a file holds, as its ending says that it is written."""
     ending = os.path.splitext(path)[1].lower()
     if ending not in {".toml", ".json"}:
-        raise _Unread(ending, f"is an ending that says nothing of how it is written; {MEND_ENDING}")
+        raise Unread(ending, f"is an ending that says nothing of how it is written; {MEND_ENDING}")
     with open(path, "rb", opener=open_at_once) as file:
+        before = os.fstat(file.fileno())
         if not is_regular(file):
-            raise _Unread("a pipe or device", f"is no regular file; {MEND_ENDING}")
+            raise Unread("a pipe or device", f"is no regular file; {MEND_ENDING}")
         data = file.read(LARGEST_FILE + 1)
+        after = os.fstat(file.fileno())
     if len(data) > LARGEST_FILE:
-        raise _Unread(format_size(len(data)), f"is larger than any file of settings; {MEND_ENDING}")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _Unread(f"line {_line(data, error.start)}", "is no text in UTF-8; save it as that") from None
-    return _toml(text) if ending == ".toml" else _json(text)
-
-
-def _toml(text: str) -> Any:
-    import tomllib
-
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        # What it says names the line and the column, and shows no value.
-        said, _, place = str(error).partition(" (at ")
-        line = place.rstrip(")") if place.startswith("line") else f"line {_line(text.encode(), len(text.encode()))}"
-        raise _Unread(line, f"is no TOML: {said}; mend it there") from None
-
-
-def _json(text: str) -> Any:
-    data = text.encode("utf-8")
-    try:
-        return msgspec.json.decode(data)
-    except (ValueError, RecursionError) as error:
-        said, _, place = str(error).partition(" (byte ")
-        offset = int(place.rstrip(")")) if place.rstrip(")").isdigit() else len(data)
-        raise _Unread(f"line {_line(data, offset)}", f"is no JSON: {said}; mend it there") from None
-
-
-def _line(data: bytes, offset: int) -> int:
-    return data.count(b"\n", 0, offset) + 1
+        raise Unread(format_size(len(data)), f"is larger than any file of settings; {MEND_ENDING}")
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise Unread("another size or time", "was changed while it was read; try again")
+    return parsed(data, ending.removeprefix("."))
 
 
 def _upgraded(mapping: Mapping[Any, Any], layer: _Layer) -> _Layer:
     """The layer with the fields of `mapping`, in the latest schema."""
     from daramjwee.config import schemas
 
-    odd = [name for name in mapping if not isinstance(name, str)]
-    layer.problems = [
-        said_of(Problem(repr(name), shown(mapping[name]), "is no name: names are text"), layer.source) for name in odd
-    ]
-    named = {name: value for name, value in mapping.items() if isinstance(name, str)}
+    named, problems = told_apart(mapping)
+    layer.problems = [said_of(problem, layer.source) for problem in problems]
     given = {name: value for name, value in named.items() if name != schemas.SCHEMA}
     try:
         layer.schema = schemas.schema_of(named)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from daramjwee.config.change import Change
-from daramjwee.config.load import LARGEST_FILE
+from daramjwee.config.parse import LARGEST_FILE
 from daramjwee.config.plan import plan_migration
 from daramjwee.config.schemas import LATEST
 from daramjwee.errors import ConfigError, Problem

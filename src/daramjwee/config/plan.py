@@ -14,9 +14,10 @@ import msgspec
 
 from daramjwee.config.change import Change
 from daramjwee.config.model import CacheConfig
+from daramjwee.config.parse import Unread, parsed
 from daramjwee.config.schemas import LATEST, SCHEMA, schema_of, upgraded
 from daramjwee.config.secret import shown
-from daramjwee.config.words import name_of, unknown_field
+from daramjwee.config.words import name_of, told_apart, unknown_field
 from daramjwee.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -71,17 +72,17 @@ def kind_of(path: str) -> str:
 
 
 def _parsed(path: str, kind: str, data: bytes) -> Mapping[str, Any]:
-    import tomllib
-
     try:
-        text = data.decode("utf-8-sig")
-        found = msgspec.json.decode(text) if kind == "json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        problem = Problem("FILE", path, f"cannot be read as {kind.upper()}: {error}")
+        found = parsed(data, kind)
+    except Unread as error:
+        problem = Problem("FILE", path, f"{error} ({error.seen})")
         raise ConfigError([problem], subject="config migrate") from error
     if not isinstance(found, dict):
         raise ConfigError([Problem("FILE", path, "holds no table of settings")], subject="config migrate")
-    return found
+    fields, problems = told_apart(found)
+    if problems:
+        raise ConfigError(problems, subject=path)
+    return fields
 
 
 def _text(kind: str, mapping: dict[str, Any]) -> str:

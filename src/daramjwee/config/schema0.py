@@ -83,8 +83,11 @@ FOR_EVER = "3650d"
 DEFAULT_WORKERS = 1
 DEFAULT_POOL_BYTES = 64 * MIB
 
-_GO_DURATION = re.compile(r"(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
-_GO_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_GO_DURATION = re.compile(r"(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+")
+_GO_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+# In nanoseconds, and in the characters that Go itself may write for one.
+LARGEST_GO_DURATION = (1 << 63) - 1
+LONGEST_GO_DURATION = 100
 # In nanoseconds, so that "1.5h" and what the library prints come out exact.
 _GO_UNITS = {
     "ns": 1,
@@ -314,10 +317,12 @@ def _seconds(value: Any, old: str, problems: list[Problem]) -> float | None:
         nanoseconds = value
     elif isinstance(value, str) and value.strip() == "0":
         nanoseconds = 0
-    elif isinstance(value, str) and _GO_DURATION.fullmatch(value.strip()):
+    elif isinstance(value, str) and len(value) <= LONGEST_GO_DURATION and _GO_DURATION.fullmatch(value.strip()):
         nanoseconds = sum(float(number) * _GO_UNITS[unit] for number, unit in _GO_PART.findall(value))
-    if nanoseconds is None or nanoseconds < 0:
-        mend = DURATION_MEND if nanoseconds is None else f"must not be negative; {DURATION_MEND}"
+    if nanoseconds is None or not 0 <= nanoseconds <= LARGEST_GO_DURATION:
+        mend = DURATION_MEND
+        if nanoseconds is not None:
+            mend = f"must {'not be negative' if nanoseconds < 0 else 'be at most 292 years'}; {DURATION_MEND}"
         problems.append(Problem(old, value, mend))
         return None
     return nanoseconds / 1e9

@@ -18,6 +18,9 @@ from daramjwee.config.read import table_of
 from daramjwee.config.url import folder_of_url, tables_of_url
 from daramjwee.errors import HIDDEN, Problem
 
+# A read asks one tier after the other: nobody wants so many. Comparing each with each takes long then.
+MOST_TIERS = 64
+
 
 def copied(value: Any) -> Any:
     """Tables and lists anew, whatever they hold as it is."""
@@ -32,7 +35,9 @@ def tables_of_tiers(value: Any, faults: list[Problem], anchor: str | None) -> An
         value = tables_of_url(value, faults)
     if not isinstance(value, list | tuple):
         return value
-    return [anchored(_plain(tier), anchor) for tier in value]
+    if len(value) > MOST_TIERS:
+        faults.append(Problem("tiers", f"{len(value):,} tiers", f"are more than {MOST_TIERS}; leave some out"))
+    return [anchored(_plain(tier), anchor) for tier in value[:MOST_TIERS]]
 
 
 def table_of_origin(value: Any, faults: list[Problem], anchor: str | None) -> Any:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from daramjwee.errors import shorten
+from daramjwee.errors import HIDDEN, Problem, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,11 +72,27 @@ def outlandish(value: object) -> str | None:
                 id(inner): inner
                 for outer in level
                 if isinstance(outer, Mapping | list | tuple)
-                for inner in (outer.values() if isinstance(outer, Mapping) else outer)
+                for inner in ((*outer, *outer.values()) if isinstance(outer, Mapping) else outer)
             }.values()
         )
         depth += 1
     return None
+
+
+def told_apart(mapping: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The fields of a mapping that can be looked at, and a problem for each other one."""
+    fields: dict[str, Any] = {}
+    problems = []
+    for name, value in mapping.items():
+        odd = outlandish(name) or outlandish(value)
+        if not isinstance(name, str):
+            shape = f"a name of type {type(name).__name__}"
+            problems.append(Problem(shape if odd else name_of(name), HIDDEN, "is no name: names are text"))
+        elif odd is not None:
+            problems.append(Problem(name_of(name), HIDDEN, odd))
+        else:
+            fields[name] = value
+    return fields, problems
 
 
 def name_of(value: object) -> str:

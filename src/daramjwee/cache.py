@@ -367,7 +367,8 @@ class Cache:
         `max_entries` and `max_object_size` can change; entries beyond a new limit leave at once. What is running goes on
         under the settings it began with.
         Raises `ConfigError` that lists every problem, also each field that needs a new cache; nothing is changed then. Not for
-        a signal handler: what it interrupts may hold a lock that this needs.
+        a signal handler: what it interrupts may hold a lock that this needs. In a log handler it is `Overloaded` while another
+        change is being made, as that may wait for the handler.
         """
         from daramjwee.engine.reconfigure import reconfigure
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.config import FileTier, GivenTier
 from daramjwee.engine.assemble import config_of
-from daramjwee.errors import Closed, ConfigError, Problem
+from daramjwee.errors import Closed, ConfigError, Overloaded, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
     from daramjwee.config import CacheConfig
     from daramjwee.engine.execute import Engine
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # What a tier can change while it is in use. Everything else about it decides what its bytes mean or how they lie.
 LIVE_IN_TIERS = ("capacity", "max_entries", "max_object_size")
+# A change takes milliseconds, and as long as what it evicts.
+RETRY_AFTER = 0.1
 RESTART = "cannot change while the cache is in use: leave it as it is, or close the cache and make a new one"
 
 
@@ -38,23 +42,51 @@ class Step(NamedTuple):
 
 
 def reconfigure(engine: Engine, changes: Mapping[str, Any], *, owns_pool: bool) -> CacheConfig:
-    """Make the changes; the configuration that holds then. `ConfigError` lists all that is wrong; nothing is changed
-    then."""
-    with engine.settings_lock:
-        engine.check_open()
-        now = config_of(engine)
-        wanted = now.replace(**changes)
-        problems = list(_refused(now, wanted, owns_pool=owns_pool))
-        if problems:
-            raise ConfigError(problems, subject="Cache.reconfigure")
-        outer = engine.settings_before  # of a change that this one is made within
-        engine.settings_before = outer or now
-        try:
-            engine.changes += 1
-            _carry_out(_steps(engine, now, wanted))
-            return config_of(engine)
-        finally:
-            engine.settings_before = outer
+    """Make the changes; the configuration that holds then. `ConfigError` lists all that is wrong, `Overloaded` says that a
+    log handler would wait for another change; nothing is changed then."""
+    lock = engine.settings_lock
+    if not _in_a_log_handler():
+        with lock:
+            return _changed(engine, changes, owns_pool=owns_pool)
+    # Whoever holds the lock may be writing a log record, and wait for the handler that is being run here.
+    if not lock.acquire(blocking=False):
+        raise Overloaded(
+            "another change of settings is being made, which may wait for this log handler: nothing was changed; "
+            "change settings outside of log handlers",
+            retry_after=RETRY_AFTER,
+        )
+    try:
+        return _changed(engine, changes, owns_pool=owns_pool)
+    finally:
+        lock.release()
+
+
+def _changed(engine: Engine, changes: Mapping[str, Any], *, owns_pool: bool) -> CacheConfig:
+    """With the lock held."""
+    engine.check_open()
+    now = config_of(engine)
+    wanted = now.replace(**changes)
+    problems = list(_refused(now, wanted, owns_pool=owns_pool))
+    if problems:
+        raise ConfigError(problems, subject="Cache.reconfigure")
+    outer = engine.settings_before  # of a change that this one is made within
+    engine.settings_before = outer or now
+    try:
+        engine.changes += 1
+        _carry_out(_steps(engine, now, wanted))
+        return config_of(engine)
+    finally:
+        engine.settings_before = outer
+
+
+def _in_a_log_handler() -> bool:
+    """Whether the caller is called by `logging`, which holds a lock of each handler while that runs."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "logging":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _refused(now: CacheConfig, wanted: CacheConfig, *, owns_pool: bool) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from daramjwee.errors import Closed, ConfigError, CorruptEntry, FetchError, Problem, shorten
-from daramjwee.fills.body import BodyReader, metadata_of, open_body, result_of
+from daramjwee.fills.body import BodyReader, NoBytes, metadata_of, open_body, result_of
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
@@ -156,12 +156,16 @@ def put(engine: Engine, key: str, result: FetchResult) -> None:
     except FetchError:
         raise ConfigError([Problem("data", data, DATA_MEND)], subject=f"set of {shorten(key)}") from None
     hasher = _hash(metadata)
-    with engine.pool.acquire(PENDING_BYTES, priority=None) as lease, CacheWriter(engine, key, metadata) as writer:
-        while len(piece := body.pull(lease.view)):
-            writer.write(piece)
-            if hasher is not None:
-                hasher.update(piece)
-        _check(key, metadata, writer.written, hasher)
+    try:
+        with engine.pool.acquire(PENDING_BYTES, priority=None) as lease, CacheWriter(engine, key, metadata) as writer:
+            while len(piece := body.pull(lease.view)):
+                writer.write(piece)
+                if hasher is not None:
+                    hasher.update(piece)
+            _check(key, metadata, writer.written, hasher)
+    except NoBytes as error:
+        # There is no fetch: what was given is at fault, as where that is seen at once.
+        raise ConfigError([Problem("data", data, str(error))], subject=f"set of {shorten(key)}") from None
 
 
 def _hash(metadata: Metadata, data: bytes = b"") -> Any:

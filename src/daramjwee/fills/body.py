@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from daramjwee.model import Body
 
-__all__ = ["BodyReader", "metadata_of", "open_body", "result_of"]
+__all__ = ["BodyReader", "NoBytes", "metadata_of", "open_body", "result_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -247,8 +247,12 @@ def _as_piece(data: object, who: str, mend: str) -> memoryview | bytes:
     return piece
 
 
-def _wrong(who: str, given: object, mend: str) -> FetchError:
+class NoBytes(FetchError):
+    """A body gave something else than bytes: it is not the origin that is at fault, but whoever made the body."""
+
+
+def _wrong(who: str, given: object, mend: str) -> NoBytes:
     shown = f"the number {given}" if type(given) is int else "None" if given is None else f"a {type(given).__name__}"
     if given is None:
         mend = f"{mend} (None: a return is missing, or the source does not block and has nothing ready)"
-    return FetchError(f"{who} gave {shown} where bytes were due: {mend}")
+    return NoBytes(f"{who} gave {shown} where bytes were due: {mend}")

@@ -127,8 +127,11 @@ class LimitExceeded(DaramjweeError):
     exit_status = 9
 
 
-class Closed(DaramjweeError):
-    """The cache, pool, store or stream was closed before this call."""
+class Closed(DaramjweeError, ValueError):
+    """The cache, pool, store or stream was closed before this call.
+
+    A `ValueError` too: that is what the files of Python raise, and what wraps a stream expects.
+    """
 
 
 HIDDEN = "***"

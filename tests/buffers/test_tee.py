@@ -136,8 +136,17 @@ def test_an_early_close_leaves_the_ends_open_and_the_sink_exact(endpoints):
         tee.close()
         assert sink.getvalue() == content(500)[:10] and not source.closed
         assert pool.stats().active_buffers == 0 and repr(tee).startswith("<ChunkedTeeReader closed, 10 bytes")
-        with pytest.raises(Closed):
-            tee.read(1)
+        for call in (
+            tee.read,
+            tee.readline,
+            tee.peek,
+            tee.read1,
+            lambda: tee.readinto(bytearray(1)),
+            lambda: next(tee),
+        ):
+            with pytest.raises(Closed) as raised:
+                call()
+            assert isinstance(raised.value, ValueError), "as a closed file of Python"
 
 
 def test_small_reads_reuse_one_chunk(pool, endpoints):

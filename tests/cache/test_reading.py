@@ -151,6 +151,9 @@ def test_a_stream_seeks_like_a_file(cache: Cache, origin: ScriptedOrigin) -> Non
             assert stream.read1(4)[:1] == BIG[10:11]
             with pytest.raises(ValueError, match="negative"):
                 stream.seek(-1)
+            with pytest.raises(TypeError, match="integer"):
+                stream.seek(1.5)  # type: ignore[arg-type]
+            assert stream.read(1) == BIG[stream.tell() - 1 : stream.tell()]
     with cache.open("big", start=10, stop=20) as stream:
         assert stream.seek(0, os.SEEK_END) == 10
         assert stream.seek(3) == 3
@@ -504,15 +507,16 @@ def test_a_lost_stream_warns_with_the_place_that_opened_it(cache: Cache, origin:
 
 
 def test_a_closed_stream_says_so(cache: Cache) -> None:
-    """`Closed` from every call; closing twice is fine."""
+    """`Closed` from every call, which is a `ValueError`, as of every closed file; closing twice is fine."""
     cache.set("k", b"data")
     stream = cache.open("k")
     stream.close()
     stream.close()
     assert stream.closed
     for call in (stream.read, stream.tell, stream.path, lambda: stream.readinto(bytearray(1)), lambda: next(stream)):
-        with pytest.raises(Closed):
+        with pytest.raises(Closed) as raised:
             call()
+        assert isinstance(raised.value, ValueError)
 
 
 def test_a_closed_cache_says_so(make_cache: Callable[..., Cache]) -> None:

@@ -8,6 +8,7 @@ Design: docs/design/fills.md
 from __future__ import annotations
 
 import io
+import operator
 import os
 import sys
 import warnings
@@ -176,6 +177,7 @@ class CacheStream(io.BufferedIOBase):
             raise io.UnsupportedOperation(
                 f"the stream of {shorten(self._key)} cannot seek: its size is unknown or no tier has room for it"
             )
+        offset = operator.index(offset)
         end = self._end()
         assert end is not None
         base = {os.SEEK_SET: self._start, os.SEEK_CUR: self._pos, os.SEEK_END: max(end, self._start)}.get(whence)

@@ -22,7 +22,7 @@ from daramjwee import Cache, Freshness
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config import plan as planning
 from daramjwee.config.load import load
-from daramjwee.config.migrate import System, migrate, rollback
+from daramjwee.config.migrate import NO_LINKS, System, migrate, rollback
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.plan import COMMENTS, plan_migration
 from daramjwee.config.schemas import upgraded
@@ -477,18 +477,113 @@ def test_where_locks_lie_the_one_that_fails_leaves_the_others_backup(tmp_path, m
     assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
 
 
-def test_where_no_second_name_can_be_made_it_says_what_to_do(tmp_path):
-    """A file system without hard links, or a file of somebody else."""
+@pytest.mark.parametrize("mode", [0o600, 0o444, 0o664])
+@pytest.mark.parametrize("code", sorted(NO_LINKS))
+def test_where_no_second_name_can_be_made_the_backup_is_a_copy(tmp_path, code, mode):
+    """A file system without hard links, or a file of somebody else: with bytes, mode, owner and times all the same."""
+    path = put(tmp_path)
+    path.chmod(mode)
+    before = state_of(path)
+    outcome = migrate(str(path), system=Without(code))
+    assert "the backup is a copy" in outcome.remarks[-1]
+    assert (read(path)["schema"], state_of(Path(outcome.backup))) == (3, before)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    rollback(str(path))
+    assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
+
+
+def test_another_failure_of_a_link_is_no_reason_for_a_copy(tmp_path):
+    """A full disk, or one that is read only."""
+    path = put(tmp_path)
+    before = state_of(path)
+    for code in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO):
+        with pytest.raises(OSError, match=os.strerror(code)):
+            migrate(str(path), system=Without(code))
+        assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
+
+
+def test_without_links_a_backup_that_is_there_is_never_overwritten(tmp_path):
+    """Unless it is what a migration of this very file has left: bytes, mode and times are the same."""
+    path = put(tmp_path)
+    before = state_of(path)
+    backup = tmp_path / "cache.toml.schema0.bak"
+    for make in (lambda: backup.write_bytes(before[0]), lambda: backup.symlink_to(path), backup.mkdir):
+        make()
+        assert "is there already" in refused(migrate, str(path), system=Without(errno.EPERM))
+        assert (state_of(path), names_in(tmp_path)) == (before, [path.name, backup.name])
+        shutil.rmtree(backup) if backup.is_dir() and not backup.is_symlink() else backup.unlink()
+    shutil.copy2(path, backup)
+    shutil.copy2(path, tmp_path / "other")
+    os.utime(tmp_path / "other", ns=(0, 0))
+    migrate(str(path), system=Without(errno.EPERM))
+    assert state_of(backup) == before
+    rollback(str(path))
+    assert (state_of(path), names_in(tmp_path)) == (before, [path.name, "other"])
+
+
+def test_without_links_the_copy_is_on_the_disk_before_the_file_is_replaced(tmp_path):
+    """Its bytes and its name, after a power cut too."""
+    path = put(tmp_path)
+    log = []
+
+    class Recording(Without):
+        @staticmethod
+        def fsync(fd):
+            log.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+            os.fsync(fd)
+
+        @staticmethod
+        def replace(old, new):
+            log.append(os.path.splitext(new)[1])
+            os.replace(old, new)
+
+    migrate(str(path), system=Recording(errno.EPERM))
+    assert log == ["file", ".bak", "file", ".sum", "folder", "file", ".toml", "folder"]
+
+
+def test_without_links_a_file_that_is_replaced_meanwhile_is_left_alone_and_so_is_its_copy(tmp_path):
+    """The copy may be all there is of it."""
     path = put(tmp_path)
     before = state_of(path)
 
-    class NoLinks(System):
+    class Editor(Without):
         @staticmethod
-        def link(_old, _new):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        def replace(old, new):
+            if new.endswith(".sum"):
+                (tmp_path / "edited").write_bytes(b"Enabled = false\n")
+                os.replace(tmp_path / "edited", path)
+            os.replace(old, new)
 
-    assert "save what --dry-run prints" in refused(migrate, str(path), system=NoLinks)
-    assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
+    assert "changed meanwhile" in refused(migrate, str(path), system=Editor(errno.EPERM))
+    assert path.read_bytes() == b"Enabled = false\n"
+    assert state_of(tmp_path / "cache.toml.schema0.bak") == before
+
+
+def test_without_links_the_one_that_fails_leaves_the_others_backup(tmp_path, monkeypatch):
+    """Where locks lie, too: both have read the old file, and the first is through when the second goes on."""
+    monkeypatch.setattr("daramjwee.config.migrate.try_lock", lambda _fd: True)
+    path = put(tmp_path)
+    before = state_of(path)
+
+    class Late(Without):
+        def link(self, _old, _new):
+            migrate(str(path), system=Without(errno.EPERM))
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    class Later(Without):
+        """Past the look for a backup that is there."""
+
+        @staticmethod
+        def replace(old, new):
+            if new.endswith(".bak"):
+                migrate(str(path), system=Without(errno.EPERM))
+            os.replace(old, new)
+
+    for system in (Late(errno.EPERM), Later(errno.EPERM)):
+        assert "changed meanwhile" in refused(migrate, str(path), system=system)
+        assert read(path)["schema"] == 3
+        rollback(str(path))
+        assert (state_of(path), names_in(tmp_path)) == (before, [path.name])
 
 
 def test_toml_without_its_writer_names_the_extra(monkeypatch, tmp_path):
@@ -501,15 +596,26 @@ def test_toml_without_its_writer_names_the_extra(monkeypatch, tmp_path):
 # -- whichever call fails, or is the last ----------------------------------------------------------------------------
 
 
+class Without(System):
+    """A file system where a file has one name."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def link(self, _old, _new):
+        raise OSError(self.code, os.strerror(self.code))
+
+
 class Crash(BaseException):
     """The process is gone: no call of it happens any more."""
 
 
 class Faulty(System):
-    """Lets the nth call fail, or with `crash` every one from the nth on; writes a few bytes at a time."""
+    """Lets the nth call fail, or with `crash` every one from the nth on; writes a few bytes at a time. `links`: whether a
+    file can have a second name."""
 
-    def __init__(self, nth=0, *, crash=False):
-        self.nth, self.crash, self.calls = nth, crash, 0
+    def __init__(self, nth=0, *, crash=False, links=True):
+        self.nth, self.crash, self.calls, self.links = nth, crash, 0, links
         for name in vars(System):
             if not name.startswith("_"):
                 setattr(self, name, self._counted(getattr(System, name)))
@@ -522,6 +628,8 @@ class Faulty(System):
                 if real is os.close:
                     real(*args)  # a close that fails has closed all the same, and so has the end of a process
                 raise Crash if dead else OSError(errno.EIO, os.strerror(errno.EIO))
+            if real is os.link and not self.links:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
             if real is os.write:
                 args = (args[0], args[1][:100])
             return real(*args, **kwargs)
@@ -529,8 +637,8 @@ class Faulty(System):
         return call
 
 
-@pytest.mark.parametrize("kind", ["toml", "json"])
-def test_whichever_call_fails_the_file_is_the_old_one_and_nothing_is_beside_it(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "links"), [("toml", True), ("json", True), ("json", False)])
+def test_whichever_call_fails_the_file_is_the_old_one_and_nothing_is_beside_it(tmp_path, kind, links):
     """The 1st, 2nd, ... nth call fails until none does. Only where the folder's `fsync` fails, at the very end, is the
     file the new one, with its backup."""
     for nth in itertools.count(1):
@@ -538,7 +646,7 @@ def test_whichever_call_fails_the_file_is_the_old_one_and_nothing_is_beside_it(t
         folder.mkdir()
         path = put(folder, kind)
         before = state_of(path)
-        system = Faulty(nth)
+        system = Faulty(nth, links=links)
         failed = False
         try:
             migrate(str(path), system=system)
@@ -553,25 +661,27 @@ def test_whichever_call_fails_the_file_is_the_old_one_and_nothing_is_beside_it(t
         assert (state_of(path), names_in(folder)) == (before, [path.name])
         if system.calls < nth:
             break
-    assert nth > 20
+    assert nth > (20 if links else 30)
 
 
-@pytest.mark.parametrize("kind", ["toml", "json"])
-def test_wherever_the_process_dies_the_file_is_whole_and_the_way_back_is_open(tmp_path, kind):
+@pytest.mark.parametrize(("kind", "links"), [("toml", True), ("json", True), ("json", False)])
+def test_wherever_the_process_dies_the_file_is_whole_and_the_way_back_is_open(tmp_path, kind, links):
     """It is the old file or the new one; migrating again finishes it, and rolling back gives the old bytes."""
     for nth in itertools.count(1):
         folder = tmp_path / str(nth)
         folder.mkdir()
         path = put(folder, kind)
         before = state_of(path)
-        system = Faulty(nth, crash=True)
+        system = Faulty(nth, crash=True, links=links)
         with suppress(Crash):
             migrate(str(path), system=system)
         if state_of(path) == before:
-            with suppress(ConfigError):  # nothing was begun
-                rollback(str(path))  # what was begun is cleared away
+            if nth % 2:
+                with suppress(ConfigError):  # nothing was begun
+                    rollback(str(path))  # what was begun is cleared away
+                assert not (folder / f"{path.name}.schema0.bak").exists()
             assert state_of(path) == before
-            migrate(str(path))
+            migrate(str(path), system=Faulty(links=links))
         assert read(path)["schema"] == 3, nth
         rollback(str(path))
         assert state_of(path) == before

@@ -1,13 +1,15 @@
 """A configuration file brought to today's schema, and back: backup, replacement, rollback.
 
 Invariant: at every moment the file is the old one or the new one, whole. Once it is the new one the backup is the old
-one: the same inode, so bytes, mode, owner and times are its own. A backup that is there is never overwritten.
+one: the same inode, so bytes, mode, owner and times are its own, or where a file can have no second name a copy that has
+them. A backup that is there is never overwritten.
 Threads: one; of two processes at once one is refused, where locks work.
 Design: docs/migration.md
 """
 
 from __future__ import annotations
 
+import enum
 import errno
 import hashlib
 import os
@@ -28,8 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUBJECT = "config migrate"
+MEANWHILE = "was changed meanwhile: try again"
+# What a copy has of its file, beside its bytes.
+COPIED = ("st_mode", "st_uid", "st_gid", "st_size", "st_mtime_ns")
 # What link says where it may not, or cannot, be done: the file is somebody else's, or the file system has no links.
-NO_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+NO_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK))
+A_COPY = "the file can have no second name here (hard link): the backup is a copy, without its access control lists"
 
 
 class System:
@@ -43,6 +49,7 @@ class System:
     lstat = staticmethod(os.lstat)
     fchmod = staticmethod(os.fchmod)
     fchown = staticmethod(os.fchown)
+    utime = staticmethod(os.utime)
     fsync = staticmethod(os.fsync)
     link = staticmethod(os.link)
     replace = staticmethod(os.replace)
@@ -69,6 +76,14 @@ class _Old(NamedTuple):
     status: os.stat_result
 
 
+class _Backup(enum.Enum):
+    """How the old file was kept. FOUND: by a migration that was cut short."""
+
+    FOUND = enum.auto()
+    LINK = enum.auto()
+    COPY = enum.auto()
+
+
 class _Beside(NamedTuple):
     """Names beside the file: the old file, and the digest of what was written in its place."""
 
@@ -81,7 +96,7 @@ def migrate(path: str, *, dry_run: bool = False, system: type[System] | System =
     leads to is migrated.
 
     `ConfigError` lists what is wrong with the file, or says why it cannot be replaced; then, and after an `OSError`,
-    the file is as it was, and nothing is beside it. Only when the very last step fails, the folder's `fsync`, is it new.
+    the file is as it was, and nothing is beside it (but a copy of a file that somebody replaced meanwhile). Only when the very last step fails, the folder's `fsync`, is it new.
     """
     real = os.path.realpath(path)
     with _opened(real, system) as old:
@@ -89,12 +104,12 @@ def migrate(path: str, *, dry_run: bool = False, system: type[System] | System =
         if plan.text is None:
             return Outcome(path=path, action="nothing", dry_run=dry_run, before=plan.before, after=plan.after)
         beside = _beside(real, plan.before)
-        _refuse_other_backup(beside.backup, old.status, system)
-        if not dry_run:
-            _replace(real, old.status, plan.text.encode(), beside, system)
+        _refuse_other_backup(beside.backup, old, system)
+        made = None if dry_run else _replace(real, old, plan.text.encode(), beside, system)
+    remarks = (*plan.remarks, A_COPY) if made is _Backup.COPY else plan.remarks
     return Outcome(
         path=path, action="migrate", dry_run=dry_run, before=plan.before, after=plan.after, backup=beside.backup,
-        changes=plan.changes, remarks=plan.remarks, text=plan.text,
+        changes=plan.changes, remarks=remarks, text=plan.text,
     )  # fmt: skip
 
 
@@ -109,7 +124,7 @@ def rollback(path: str, *, dry_run: bool = False, system: type[System] | System 
             raise ConfigError([Problem("FILE", path, mend)], subject=SUBJECT)
         digest = _digest(new.data)
         for before, beside in backups:
-            unfinished = os.path.samestat(system.lstat(beside.backup), new.status)
+            unfinished = _holds(beside.backup, new, system)
             if not unfinished and _noted(beside.digest, system) != digest:
                 continue
             if not dry_run:
@@ -162,63 +177,103 @@ def _read(fd: int, system: type[System] | System) -> bytes:
     return b"".join(parts)
 
 
-def _refuse_other_backup(backup: str, old: os.stat_result, system: type[System] | System) -> None:
+def _refuse_other_backup(backup: str, old: _Old, system: type[System] | System) -> None:
     """A backup of another file is in the way; one of this file is what a migration that was cut short has left."""
-    if os.path.lexists(backup) and not os.path.samestat(system.lstat(backup), old):
+    if os.path.lexists(backup) and not _holds(backup, old, system):
         mend = "is there already, and a backup is never overwritten: move it away"
         raise ConfigError([Problem("backup", backup, mend)], subject=SUBJECT)
 
 
-def _replace(real: str, old: os.stat_result, text: bytes, beside: _Beside, system: type[System] | System) -> None:
+def _holds(backup: str, old: _Old, system: type[System] | System) -> bool:
+    """Whether a backup is the file that was read: by another name, or as a copy in all that a rollback gives back."""
+    status = system.lstat(backup)
+    if _known_by(status) == _known_by(old.status):
+        return True
+    if not stat.S_ISREG(status.st_mode) or any(getattr(status, it) != getattr(old.status, it) for it in COPIED):
+        return False
+    fd = system.open(backup, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return _read(fd, system) == old.data
+    finally:
+        system.close(fd)
+
+
+def _replace(real: str, old: _Old, text: bytes, beside: _Beside, system: type[System] | System) -> _Backup:
     ending = f".{os.urandom(6).hex()}.part"
-    new, digest = real + ending, beside.digest + ending
-    linked = False
+    new, digest, copy = real + ending, beside.digest + ending, beside.backup + ending
+    made = _Backup.FOUND
     written: os.stat_result | None = None
     try:
-        linked = _link(real, beside.backup, old, system)
-        # What was linked must be what was read.
-        _refuse_changed(real, old, system.lstat(beside.backup))
+        made = _back_up(real, old, beside.backup, copy, system)
+        # What is kept must be what was read.
+        if not _holds(beside.backup, old, system):
+            raise ConfigError([Problem("FILE", real, MEANWHILE)], subject=SUBJECT)
         # Before the file itself: a file without the digest could not be rolled back.
-        _write(digest, f"{_digest(text)}  {os.path.basename(real)}\n".encode(), old, system)
+        _write(digest, f"{_digest(text)}  {os.path.basename(real)}\n".encode(), old.status, system)
         system.replace(digest, beside.digest)
-        written = _write(new, text, old, system)
-        _refuse_changed(real, old, system.lstat(real))
+        if made is not _Backup.LINK:
+            # A file system without links may have no journal either: nothing else says which name is on the disk first.
+            _sync_folder(real, system)
+        written = _write(new, text, old.status, system)
+        _refuse_changed(real, old.status, system.lstat(real))
         system.replace(new, real)
     except BaseException:
         # What fails in here hides the error that says why; what is left is in nobody's way.
         with suppress(OSError):
             _unlink(new, system)
             _unlink(digest, system)
-            # An interrupt may have come after the last step: the backup is all there is of the old file, then.
-            if linked and not (written and os.path.samestat(system.lstat(real), written)):
+            _unlink(copy, system)
+            if _is_spare(made, system.lstat(real), old.status, written):
                 _unlink(beside.backup, system)
                 _unlink(beside.digest, system)
         raise
     _sync_folder(real, system)
+    return made
 
 
-def _link(real: str, backup: str, old: os.stat_result, system: type[System] | System) -> bool:
-    """Give the file its second name. False: it has it already, from a migration that was cut short."""
+def _is_spare(made: _Backup, now: os.stat_result, old: os.stat_result, written: os.stat_result | None) -> bool:
+    """Whether a failed migration may take its backup away again."""
+    if made is _Backup.LINK:
+        # An interrupt may have come after the last step: the backup is all there is of the old file, then.
+        return written is None or not os.path.samestat(now, written)
+    # A copy may be that of another migration by now, past a lock that lies: it goes only while its file is there.
+    return made is _Backup.COPY and _known_by(now) == _known_by(old)
+
+
+def _back_up(real: str, old: _Old, backup: str, copy: str, system: type[System] | System) -> _Backup:
+    """Give the file its second name, or make a copy where it can have none."""
     try:
         system.link(real, backup)
+        return _Backup.LINK
     except FileExistsError:
         _refuse_other_backup(backup, old, system)
-        return False
+        return _Backup.FOUND
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        mend = f"cannot be made ({error.strerror}): it is a second name (hard link) of the file; save what --dry-run prints"
-        raise ConfigError([Problem("backup", backup, mend)], subject=SUBJECT) from error
-    return True
+    _write(copy, old.data, old.status, system, dated=True)
+    # A rename would replace what is there. Whoever got here at once, past a lock that lies, has copied the same bytes.
+    if os.path.lexists(backup):
+        _refuse_other_backup(backup, old, system)
+        _unlink(copy, system)
+        return _Backup.FOUND
+    system.replace(copy, backup)
+    return _Backup.COPY
+
+
+def _known_by(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns
 
 
 def _refuse_changed(real: str, old: os.stat_result, now: os.stat_result) -> None:
-    if (old.st_ino, old.st_dev, old.st_size, old.st_mtime_ns) != (now.st_ino, now.st_dev, now.st_size, now.st_mtime_ns):
-        raise ConfigError([Problem("FILE", real, "was changed meanwhile: try again")], subject=SUBJECT)
+    if _known_by(old) != _known_by(now):
+        raise ConfigError([Problem("FILE", real, MEANWHILE)], subject=SUBJECT)
 
 
-def _write(path: str, data: bytes, like: os.stat_result, system: type[System] | System) -> os.stat_result:
-    """A new file with the owner and mode of another, and on the disk; what it is known by."""
+def _write(
+    path: str, data: bytes, like: os.stat_result, system: type[System] | System, *, dated: bool = False
+) -> os.stat_result:
+    """A new file with the owner and mode of another, `dated` with its times, too, and on the disk; what it is known by."""
     fd = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         status = system.fstat(fd)
@@ -227,6 +282,8 @@ def _write(path: str, data: bytes, like: os.stat_result, system: type[System] | 
         system.fchmod(fd, stat.S_IMODE(like.st_mode))
         while data:
             data = data[system.write(fd, data) :]
+        if dated:
+            system.utime(fd, ns=(like.st_atime_ns, like.st_mtime_ns))
         system.fsync(fd)
     finally:
         system.close(fd)

@@ -19,11 +19,10 @@ from daramjwee.buffers import AdaptiveBufferPool, BufferPool, BufferPoolConfig, 
 from daramjwee.config import CacheConfig
 from daramjwee.engine.arguments import (
     check_arguments,
-    check_duration,
-    check_fetch,
-    check_freshness,
-    check_offset,
-    check_orphan,
+    check_drain,
+    check_open,
+    check_prefix,
+    check_refresh,
     check_size,
     compare_limits,
     folder_of,
@@ -186,25 +185,31 @@ class Cache:
         engine = self._engine
         if type(key) is not str or not key.isascii() or not 0 < len(key) < 1024:
             check_key(key)
-        fetch = engine.origin if fetch is None else check_fetch(fetch)
+        if fetch is None:
+            fetch = engine.origin
+            known = True
+        else:
+            known = callable(fetch)
         frame = sys._getframe(1)
         opened_at = (frame.f_code.co_filename, frame.f_lineno)
         plain = start == 0 and stop is None and freshness is None and progress is None and timeout is None
-        if plain and on_orphan is None:
+        if plain and on_orphan is None and known:
             stream = engine.open_fresh(key, fetch, opened_at)
             if stream is not None:
                 return stream
-        if freshness is not None:
-            check_freshness(freshness)
+        seconds = check_open(
+            fetch=fetch, start=start, stop=stop, freshness=freshness,
+            timeout=timeout, on_orphan=on_orphan, progress=progress,
+        )  # fmt: skip
         return engine.open(
             Ask(
                 key,
                 fetch,
                 engine.freshness if freshness is None else freshness,
-                check_offset("start", start),
-                stop if stop is None else check_offset("stop", stop),
-                None if timeout is None else check_duration("timeout", timeout),
-                True if on_orphan is None else check_orphan(on_orphan),
+                start,
+                stop,
+                seconds,
+                on_orphan != "abort",
                 progress=progress,
                 opened_at=opened_at,
             )
@@ -332,10 +337,10 @@ class Cache:
         `CacheMiss`, `NotFound`, `FetchError`.
         """
         engine = self._engine
-        fetcher = engine.origin if fetch is None else check_fetch(fetch, "refresh")
+        seconds = check_refresh(fetch, timeout)
+        fetcher = engine.origin if fetch is None else fetch
         if fetcher is None:
             raise CacheMiss(check_key(key), "refresh needs fetch=, or an origin of the Cache")
-        seconds = None if timeout is None else check_duration("timeout", timeout, "refresh")
         return engine.refresh(Ask(check_key(key), fetcher, engine.freshness, timeout=seconds))
 
     # -- asking ------------------------------------------------------------------------------------------
@@ -346,6 +351,7 @@ class Cache:
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Keys that start with `prefix` and can be read now, in no order."""
+        check_prefix(prefix)
         return self._engine.keys(prefix)
 
     def stats(self) -> CacheStats:
@@ -393,7 +399,9 @@ class Cache:
     # -- the end -----------------------------------------------------------------------------------------
 
     def close(self, drain: Drain = Drain.FINISH) -> None:
-        """End all work, as `drain` says (see `Drain`), and close the tiers. The second time does nothing."""
+        """End all work, as `drain` says (see `Drain`), and close the tiers. The second time does nothing. `ConfigError` for what
+        is no `Drain`: nothing is closed then."""
+        check_drain(drain)
         for dashboard in list(self._dashboards):
             dashboard.close()
         if not close_engine(self._engine, drain):

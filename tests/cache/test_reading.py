@@ -456,23 +456,39 @@ def test_two_unicode_forms_are_two_keys(cache: Cache) -> None:
         {"on_orphan": "maybe"},
         {"fetch": "https://example.org"},
         {"freshness": "5m"},
+        {"progress": 3},
+        {"start": None},
+        {"start": "x", "stop": -1, "timeout": -1, "on_orphan": True, "fetch": 7, "freshness": {}, "progress": 1},
     ],
 )
 def test_bad_arguments_are_named(cache: Cache, origin: ScriptedOrigin, arguments: dict[str, object]) -> None:
-    """`ConfigError` names the field, and nothing was fetched."""
-    with pytest.raises(ConfigError, match=next(iter(arguments))):
-        cache.open("k", **arguments)
-    assert origin.fetches() == 0
-    cache.set("k", b"there")
-    with pytest.raises(ConfigError, match=next(iter(arguments))):
-        cache.open("k", **arguments)
+    """`ConfigError` names each field at once, whether the key is there or not, and nothing was fetched."""
+    for _ in range(2):
+        with pytest.raises(ConfigError) as refused:
+            cache.open("k", **arguments)
+        assert {problem.field for problem in refused.value.problems} == set(arguments)
+        assert origin.fetches() == 0
+        cache.set("k", b"there")
+
+
+def test_an_end_that_is_none_and_a_prefix_that_is_no_text_are_refused(cache: Cache) -> None:
+    """The cache stays open."""
+    for drain in (True, "abort", None):
+        with pytest.raises(ConfigError, match="drain = "):
+            cache.close(drain)  # type: ignore[arg-type]
+    for prefix in (b"k", 5, None):
+        with pytest.raises(ConfigError, match="prefix = "):
+            cache.keys(prefix)  # type: ignore[arg-type]
+    cache.set("k", b"data")
+    assert list(cache.keys("k")) == ["k"]
 
 
 def test_what_refresh_refuses_is_said_of_refresh(cache: Cache, origin: ScriptedOrigin) -> None:
     """The error names the call that was made."""
-    for arguments in ({"timeout": "soon"}, {"fetch": 7}):
-        with pytest.raises(ConfigError, match=f"refresh has 1 problem:\n  {next(iter(arguments))} = "):
+    for arguments in ({"timeout": "soon"}, {"fetch": 7}, {"fetch": 7, "timeout": -1}):
+        with pytest.raises(ConfigError, match=f"refresh has {len(arguments)} problem") as refused:
             cache.refresh("k", **arguments)
+        assert [problem.field for problem in refused.value.problems] == list(arguments)
     assert origin.fetches() == 0
 
 

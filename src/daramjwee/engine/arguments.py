@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers import BufferPool, BufferPoolConfig
+from daramjwee.engine.lifecycle import Drain
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.fills.window import PIECE_BYTES
 from daramjwee.model import LEAST_MEMORY, MOST_WORKERS, Freshness
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from daramjwee.engine.tiers import Tier
-    from daramjwee.model import Fetcher
     from daramjwee.stores.protocol import Store
-    from daramjwee.units import Duration, Size
+    from daramjwee.units import Size
 
 logger = logging.getLogger(__name__)
 
@@ -84,16 +84,49 @@ def _check_tiers(tiers: tuple[Store, ...]) -> list[Problem]:
     return problems
 
 
-def check_fetch(fetch: Fetcher, subject: str = "open") -> Fetcher:
-    if not callable(fetch):
-        raise ConfigError([Problem("fetch", fetch, "must be callable with a FetchRequest, or None")], subject=subject)
-    return fetch
+def check_open(
+    *, fetch: object, start: object, stop: object, freshness: object, timeout: Any, on_orphan: object, progress: object
+) -> float | None:
+    """Every problem of the arguments of an open at once; the timeout in seconds."""
+    problems = _check_fetch(fetch)
+    for field, value in (("start", start), ("stop", 0 if stop is None else stop)):
+        if type(value) is not int or value < 0:
+            problems.append(Problem(field, value, "must be a byte offset, an int of 0 or more"))
+    if freshness is not None and not isinstance(freshness, Freshness):
+        problems.append(Problem("freshness", freshness, FRESHNESS_MEND))
+    seconds = _seconds(timeout, problems)
+    if on_orphan not in (None, "finish", "abort"):
+        problems.append(Problem("on_orphan", on_orphan, 'must be "finish" or "abort"'))
+    if progress is not None and not callable(progress):
+        problems.append(
+            Problem("progress", progress, "must be callable with the bytes so far and all of them, or None")
+        )
+    if problems:
+        raise ConfigError(problems, subject="open")
+    return seconds
 
 
-def check_offset(field: str, value: int) -> int:
-    if type(value) is not int or value < 0:
-        raise ConfigError([Problem(field, value, "must be a byte offset, an int of 0 or more")], subject="open")
-    return value
+def check_refresh(fetch: object, timeout: Any) -> float | None:
+    """The same of a refresh."""
+    problems = _check_fetch(fetch)
+    seconds = _seconds(timeout, problems)
+    if problems:
+        raise ConfigError(problems, subject="refresh")
+    return seconds
+
+
+def _check_fetch(fetch: object) -> list[Problem]:
+    if fetch is None or callable(fetch):
+        return []
+    return [Problem("fetch", fetch, "must be callable with a FetchRequest, or None")]
+
+
+def _seconds(timeout: Any, problems: list[Problem]) -> float | None:
+    try:
+        return None if timeout is None else parse_duration(timeout)
+    except ValueError as error:
+        problems.append(Problem("timeout", timeout, str(error)))
+        return None
 
 
 def check_size(field: str, value: Size) -> int:
@@ -103,22 +136,14 @@ def check_size(field: str, value: Size) -> int:
         raise ConfigError([Problem(field, value, str(error))], subject="get") from None
 
 
-def check_freshness(value: object) -> None:
-    if not isinstance(value, Freshness):
-        raise ConfigError([Problem("freshness", value, FRESHNESS_MEND)], subject="open")
+def check_prefix(value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigError([Problem("prefix", value, "must be text that keys begin with")], subject="keys")
 
 
-def check_duration(field: str, value: Duration, subject: str = "open") -> float:
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise ConfigError([Problem(field, value, str(error))], subject=subject) from None
-
-
-def check_orphan(value: str) -> bool:
-    if value not in ("finish", "abort"):
-        raise ConfigError([Problem("on_orphan", value, 'must be "finish" or "abort"')], subject="open")
-    return value == "finish"
+def check_drain(value: object) -> None:
+    if not isinstance(value, Drain):
+        raise ConfigError([Problem("drain", value, "must be Drain.FINISH or Drain.ABORT")], subject="close")
 
 
 def mark_in_use(tiers: Iterable[Store]) -> None:

@@ -134,8 +134,8 @@ def reports(monkeypatch):
 
 @pytest.fixture
 def eager_collector():
-    """The collector runs at nearly every new object; what is there already is none of its concern, or it would take
-    seconds."""
+    """The collector runs at nearly every new object; what is there already is none of its concern, then and afterwards, or
+    it would take seconds."""
     thresholds = gc.get_threshold()
     interval = sys.getswitchinterval()
     gc.collect()
@@ -145,7 +145,6 @@ def eager_collector():
     yield
     sys.setswitchinterval(interval)
     gc.set_threshold(*thresholds)
-    gc.unfreeze()
 
 
 @pytest.mark.timeout(50)  # a deadlock ends with the stacks of all threads

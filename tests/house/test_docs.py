@@ -78,7 +78,7 @@ def test_every_example_of_a_page_runs(page, origin, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=50, stdin=subprocess.DEVNULL,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=150, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"{page.relative_to(ROOT)} (same line numbers):\n{done.stderr}"
 
@@ -87,7 +87,7 @@ def build(source: Path, target: Path, builder: str = "html") -> subprocess.Compl
     """What `make docs` runs; the builder "dummy" checks and writes nothing."""
     return subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-n", "-W", "-E", "-b", builder, "-c", str(ROOT / "docs"), str(source), str(target)],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, timeout=55,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, timeout=150,
     )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_every_command_answers_help_with_status_zero():
     names = list(commands())
     done = subprocess.run(
         [sys.executable, "-c", HELP, *names],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, timeout=50,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, timeout=150,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^(.+): status 0$", done.stdout, re.MULTILINE) == names

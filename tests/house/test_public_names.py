@@ -83,7 +83,7 @@ def test_a_type_checker_knows_every_name_and_no_misspelt_one(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--config-file=", "misspelt.py", "right.py"],
         cwd=tmp_path, env=os.environ | {"MYPYPATH": str(LIST.parents[2] / "src")},
-        capture_output=True, text=True, timeout=55,
+        capture_output=True, text=True, timeout=150,
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if "error:" in line]
     assert len(lines) == 4, done.stdout + done.stderr
@@ -98,5 +98,5 @@ def test_the_store_suite_without_pytest_says_what_to_install():
         "from daramjwee.testing import StoreSuite"
     )
     environment = os.environ | {"PYTHONPATH": str(LIST.parents[2] / "src")}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=150)
     assert "pip install pytest" in done.stderr.splitlines()[-1]

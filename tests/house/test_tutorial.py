@@ -67,7 +67,7 @@ class Terminals:
     def run(self, command: str) -> str:
         done = subprocess.run(
             ["sh", "-c", command], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=50,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=150,
         )  # fmt: skip
         assert done.returncode == 0, f"$ {command}\n{done.stdout}"
         return done.stdout

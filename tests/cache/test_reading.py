@@ -396,10 +396,12 @@ def test_a_timeout_ends_the_wait_and_not_the_fill(cache: Cache, origin: Scripted
     """The reader gets an error that says so; the bytes arrive for the next one."""
     gate = Gate()
     origin.script("k", b"first", gate, b"second")
-    with cache.open("k", timeout=0.05) as stream:
-        assert stream.read(5) == b"first"
-        with pytest.raises(FetchError, match=r"0\.05 s"):
-            stream.read()
+    with cache.open("k") as patient:
+        assert patient.read(5) == b"first"  # from here on, only the second part is waited for
+        with cache.open("k", timeout=0.05) as stream:
+            assert stream.read(5) == b"first"
+            with pytest.raises(FetchError, match=r"0\.05 s"):
+                stream.read()
     gate.open()
     assert cache.get("k") == b"firstsecond"
     assert origin.fetches() == 1

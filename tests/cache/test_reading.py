@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -379,6 +379,31 @@ def test_progress_is_told_while_a_path_is_waited_for(tmp_path: Path, size: str |
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert len(seen) == len(BIG) // (256 * 1024) + 2
     assert {total for _, total in seen} <= {len(BIG), None}
+
+
+def test_a_path_is_had_though_the_copy_of_the_fill_takes_the_place_of_the_one_that_was_found(
+    origin: ScriptedOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the same object once more."""
+    with Cache(MemoryStore("8MiB"), FileStore(tmp_path, capacity="64MiB"), origin=origin) as cache:
+        engine = cache._engine
+        locate, found = engine.locate, []
+
+        def locate_and_copy(key: str) -> Any:
+            found.append(locate(key))
+            if len(found) == 1:
+                engine.tiers.transfer(key, engine.tiers[0], engine.tiers[1], guard=None, pool=engine.pool)
+            return found[-1]
+
+        origin.script("k", b"data")
+        assert cache.get("k") == b"data"
+        assert engine.flights.workers.wait_idle(30)
+        monkeypatch.setattr(engine, "locate", locate_and_copy)
+        with cache.open("k") as stream:
+            with open(stream.path(), "rb") as file:
+                assert file.read() == b"data"
+            assert len(found) == 2
+    assert len(list(tmp_path.rglob("*.body"))) == 1
 
 
 def test_a_path_that_cannot_be_had_leaves_the_stream_to_be_read(origin: ScriptedOrigin, tmp_path: Path) -> None:

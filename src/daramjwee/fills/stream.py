@@ -50,6 +50,8 @@ if hasattr(os, "register_at_fork"):
 ITERATION_BYTES = 64 * 1024
 # A stream whose tier failed goes on from elsewhere; so often, then the error comes out.
 MOST_MENDS = 4
+# A plain file that a copy of itself replaces meanwhile, such as a fill makes, is looked for again; so often at most.
+MOST_LOOKS = 3
 # A read of unknown length grows by such steps.
 STEP_BYTES = 256 * 1024
 
@@ -406,11 +408,7 @@ class CacheStream(io.BufferedIOBase):
             entry = source.wait_entry()
             known = source.flight.metadata or known
         if getattr(entry, "path", None) is None:
-            if self._located is None:
-                self._located = self._owner.locate(self._key)
-            entry = self._located
-            if entry is not None and not _same_object(entry.metadata, known):
-                raise io.UnsupportedOperation(f"{shorten(self._key)} was replaced since it was opened: open it again")
+            entry = self._locate(known)
         if entry is None or getattr(entry, "path", None) is None:
             raise io.UnsupportedOperation(f"no tier has {shorten(self._key)} as a plain file; add a FileStore")
         verify = getattr(entry, "verify", None)
@@ -420,6 +418,26 @@ class CacheStream(io.BufferedIOBase):
         if self._progress is not None:
             self._progress(entry.size, entry.size)
         return path
+
+    def _locate(self, known: Metadata) -> Any:
+        """The object where there are plain files; None where there are none."""
+        for left in reversed(range(MOST_LOOKS)):
+            if self._located is None:
+                self._located = self._owner.locate(self._key)
+            entry: Any = self._located
+            if entry is not None and not _same_object(entry.metadata, known):
+                raise io.UnsupportedOperation(f"{shorten(self._key)} was replaced since it was opened: open it again")
+            try:
+                getattr(entry, "path", None)  # from here on the file is kept
+            except io.UnsupportedOperation:
+                if not left:
+                    raise
+                # The copy that is made after each fill came in between, and took the place of the one that we found.
+                self._located = None
+                entry.close()
+            else:
+                break
+        return entry
 
     def _follow(self, reader: FlightReader) -> None:
         """Tell `progress` what of the object arrives, but for the end; the position stays."""

@@ -156,7 +156,7 @@ def test_a_file_that_changes_while_it_is_read_ends_in_an_error(folder):
     body.close()
 
 
-@pytest.mark.parametrize("folder", ["/no/such/folder", __file__, 5, "nul\0"])
+@pytest.mark.parametrize("folder", ["/no/such/folder", __file__, 5, "nul\0", "", b"/"])
 def test_a_folder_that_is_none_is_refused(folder):
     with pytest.raises(ConfigError, match="folder"):
         FileOrigin(folder)

@@ -35,6 +35,10 @@ class FileOrigin:
         self._folder: str | None = None
         if folder is None:
             return
+        # "" would be the working directory: more often it is a variable that nobody set.
+        if isinstance(folder, bytes) or folder == "":
+            mend = 'must be the path of a folder, as text; "." is the working directory'
+            raise ConfigError([Problem("folder", folder, mend)], subject="FileOrigin")
         try:
             self._folder = os.path.realpath(os.fspath(folder))
         except (TypeError, ValueError) as error:

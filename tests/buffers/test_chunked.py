@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
 from hypothesis import given, settings
@@ -180,3 +181,15 @@ def test_bad_arguments_are_named():
     pool.close()
     with pytest.raises(Closed):
         chunked_copy(io.BytesIO(b"x"), io.BytesIO(), pool=pool)
+
+
+@pytest.mark.parametrize(("given", "chunk", "reason"), [(None, 256 * KIB, "chosen"), ("64KiB", 64 * KIB, "given")])
+@pytest.mark.parametrize("pooled", [True, False])
+def test_each_copy_is_told_to_the_log_at_debug_with_its_reason(caplog, pooled, given, chunk, reason):
+    """As of `BufferPool.copy`: the same event, the same fields."""
+    with AdaptiveBufferPool() as pool, caplog.at_level(logging.DEBUG, logger="daramjwee"):
+        chunked_copy(io.BytesIO(DATA), Pieces(), pool=pool if pooled else None, chunk_size=given)
+    (record,) = (record for record in caplog.records if getattr(record, "event", "") == "pool.copy")
+    assert (record.size, record.source, record.sink) == (len(DATA), "BytesIO", "Pieces")
+    assert (record.strategy, record.chunk_size) == ("chunked", chunk) and reason in record.reason
+    assert f"chunked, {chunk} at a time" in record.getMessage()

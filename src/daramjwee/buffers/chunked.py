@@ -8,6 +8,7 @@ Design: docs/design/memory.md
 
 from __future__ import annotations
 
+import logging
 import mmap
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from daramjwee.buffers.pool import BufferPool
     from daramjwee.buffers.reserve import ReserveRoom
     from daramjwee.units import Duration, Size
+
+logger = logging.getLogger(__name__)
 
 _DEFAULTS = BufferPoolConfig()
 
@@ -108,6 +111,11 @@ def chunked_copy(
         chunk = select_strategy(
             expected, config, src=source.kind, dst=sink.kind, pressure=pressure, most=most
         ).chunk_size
+    if logger.isEnabledFor(logging.DEBUG):
+        reason = (
+            "chunked_copy, with a chunk chosen for it" if given is None else "chunked_copy, with a chunk_size given"
+        )
+        _tell(expected, type(src).__name__, type(dst).__name__, chunk, reason)
     waited = monotonic()
     # No more than there can be: a chunk that can never be had is served by a small one, behind the gate too.
     slot = None if pool is None else pool._admit(expected, min(chunk, pool.ledger.limit), seconds, priority)
@@ -129,6 +137,18 @@ def chunked_copy(
     if pool is not None:
         pool._tallies.count(run, CHUNKED, pool._bounds, elapsed)
     return CopyResult(run.done, run.chunks, CHUNKED, elapsed / 1e9)
+
+
+def _tell(size: int | None, source: str, sink: str, chunk: int, reason: str) -> None:
+    """The same record as of every other copy: how, and why."""
+    fields = {
+        "event": "pool.copy", "size": size, "source": source, "sink": sink, "strategy": CHUNKED.value,
+        "chunk_size": chunk, "reason": reason,
+    }  # fmt: skip
+    logger.debug(
+        "copy of %s bytes from %s to %s: %s, %d at a time: %s",
+        size, source, sink, CHUNKED.value, chunk, reason, extra=fields,
+    )  # fmt: skip
 
 
 def _own_chunk(run: Copy, size: int) -> OwnChunk:

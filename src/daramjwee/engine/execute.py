@@ -1,4 +1,4 @@
-"""The engine: carries out what the plan says of an open, and every change. All the IO, none of the choices.
+"""The engine: carries out what the plan says of an open; deletes and refreshes. All the IO, none of the choices.
 
 Invariant: an entry that was found is closed here or by the stream that reads from it, whatever happens.
 Threads: any; it has no lock of its own (see `fetch` and `fence`).
@@ -16,7 +16,7 @@ from daramjwee.engine.counters import CacheStats, Counters, TierStats
 from daramjwee.engine.fetch import Ask, Flights
 from daramjwee.engine.freshness import Verdict, age_of, judge, lifetime_of
 from daramjwee.engine.lifecycle import register
-from daramjwee.engine.plan import Act, Seen, plan_open, plan_promotion, plan_tier
+from daramjwee.engine.plan import Act, Seen, plan_open, plan_promotion
 from daramjwee.engine.tiers import Tiers
 from daramjwee.errors import (
     CacheMiss,
@@ -32,14 +32,13 @@ from daramjwee.errors import (
 from daramjwee.fills.flight import GoAlone, LookAgain
 from daramjwee.fills.stream import CacheStream
 from daramjwee.model import Status
-from daramjwee.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from daramjwee.buffers import BufferPool, MemoryLedger
     from daramjwee.config import CacheConfig
-    from daramjwee.engine.tiers import Found, Staged, Tier
+    from daramjwee.engine.tiers import Found, Tier
     from daramjwee.fills.flight import Flight
     from daramjwee.fills.reader import FlightReader
     from daramjwee.fills.stream import Source
@@ -343,48 +342,6 @@ class Engine:
             return self.tiers.delete(key, guard=claim.is_current, strict=True)
         finally:
             self.flights.fence.release(claim)
-
-    def stage_or_refuse(self, key: str, metadata: Metadata, *, whole: bool) -> Staged:
-        """A staging for an object that a program puts in. `whole`: it is in memory already and can be kept as it is.
-
-        `LimitExceeded` when no tier can hold it, `StoreError` when none works; the key is as before.
-        """
-        self.check_open()
-        rooms = self.tiers.rooms
-        first = 0 if whole and metadata.size is not None and metadata.size <= rooms[0].largest else None
-        if first is None and plan_tier(rooms, metadata.size) is None:
-            size, largest = metadata.size or 0, max(room.largest for room in rooms)
-            raise LimitExceeded(
-                f"{shorten(key)} has {format_size(size)}, but the largest object a tier takes is "
-                f"{format_size(largest)}; raise a tier's capacity or max_object_size"
-            )
-        staged = self.tiers.stage(key, metadata, first=first)
-        if staged is None:
-            raise StoreError(f"no tier could begin to write {shorten(key)}; see the log for each tier's reason")
-        return staged
-
-    def publish(self, key: str, staged: Staged, metadata: Metadata) -> None:
-        """Make what was staged the state of the key, in every tier."""
-        self.check_open()
-        claim = self.flights.change(key)
-        try:
-            # Older copies first: should publishing fail, the key is gone, but never back to what it was told to
-            # replace.
-            self.tiers.delete(key, guard=claim.is_current, but=staged.tier, strict=True)
-            entry = staged.staging.commit(metadata, guard=claim.is_current)
-        except BaseException:
-            try:
-                self.tiers.delete(key, guard=claim.is_current)
-            finally:
-                self.flights.fence.release(claim)
-            raise
-        if entry is None:
-            # A newer change of the key came in between: ours was overwritten at once.
-            staged.staging.abort()
-            self.flights.fence.release(claim)
-            return
-        entry.close()
-        self.flights.follow(key, staged.tier, claim)
 
     # -- asked by streams ----------------------------------------------------------------------------------
 

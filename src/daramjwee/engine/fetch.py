@@ -17,9 +17,8 @@ import msgspec
 from daramjwee.engine.background import Workers
 from daramjwee.engine.fence import Fence
 from daramjwee.engine.freshness import Verdict, judge
-from daramjwee.engine.write import EntryBody
 from daramjwee.errors import Closed, DaramjweeError, FetchError, FillAborted, NotFound, NotModified, StoreError, shorten
-from daramjwee.fills.body import metadata_of, open_body, result_of
+from daramjwee.fills.body import EntryBody, metadata_of, open_body, result_of
 from daramjwee.fills.flight import Flight, GoAlone, LookAgain
 from daramjwee.fills.intake import Fill
 from daramjwee.model import Event, FetchRequest, Metadata

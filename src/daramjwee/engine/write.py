@@ -1,4 +1,4 @@
-"""Writing: bodies a program puts in itself (`set`, `writer`), and an entry as the body of another fill.
+"""Writing: bodies a program puts in itself (`set`, `writer`).
 
 Invariant: a writer publishes everything or nothing; until then the key answers as before.
 Threads: one thread uses a writer at a time.
@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from daramjwee.errors import Closed, ConfigError, CorruptEntry, FetchError, Problem, shorten
-from daramjwee.fills.body import BodyReader, NoBytes, metadata_of, open_body, result_of
+from daramjwee.engine.plan import plan_tier
+from daramjwee.errors import (
+    Closed,
+    ConfigError,
+    CorruptEntry,
+    FetchError,
+    LimitExceeded,
+    Problem,
+    StoreError,
+    shorten,
+)
+from daramjwee.fills.body import NoBytes, metadata_of, open_body, result_of
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
@@ -23,27 +33,10 @@ if TYPE_CHECKING:
     from daramjwee.engine.execute import Engine
     from daramjwee.engine.tiers import Staged
     from daramjwee.model import FetchResult, Metadata
-    from daramjwee.stores.protocol import Entry
 
 # What a writer keeps before it picks a tier: an object that ends within it has a known size.
 PENDING_BYTES = 256 * 1024
 DATA_MEND = "give bytes (text encoded), a contiguous buffer, something with read(n), or an iterable of bytes"
-
-
-class EntryBody(BodyReader):
-    """An open entry, pulled from its start; closes it at the end."""
-
-    __slots__ = ("_entry", "_offset")
-
-    def __init__(self, entry: Entry) -> None:
-        super().__init__(entry)
-        self._entry = entry
-        self._offset = 0
-
-    def _next(self, view: memoryview) -> memoryview:
-        count = self._entry.readinto_at(self._offset, view)
-        self._offset += count
-        return view[:count]
 
 
 class CacheWriter:
@@ -89,9 +82,8 @@ class CacheWriter:
         """Pick a tier and hand it what is pending."""
         if self._staged is not None:
             return
-        self._staged = self._engine.stage_or_refuse(
-            self._key, msgspec.structs.replace(self._metadata, size=size), whole=self._whole
-        )
+        metadata = msgspec.structs.replace(self._metadata, size=size)
+        self._staged = _stage_or_refuse(self._engine, self._key, metadata, whole=self._whole)
         pending, self._pending = self._pending, []
         for piece in pending:
             self._staged.staging.write(piece)
@@ -110,7 +102,8 @@ class CacheWriter:
         try:
             self._stage(self._written)
             assert self._staged is not None
-            self._engine.publish(self._key, self._staged, msgspec.structs.replace(self._metadata, size=self._written))
+            metadata = msgspec.structs.replace(self._metadata, size=self._written)
+            _publish(self._engine, self._key, self._staged, metadata)
         except BaseException:
             self.abort()
             raise
@@ -166,6 +159,51 @@ def put(engine: Engine, key: str, result: FetchResult) -> None:
     except NoBytes as error:
         # There is no fetch: what was given is at fault, as where that is seen at once.
         raise ConfigError([Problem("data", data, str(error))], subject=f"set of {shorten(key)}") from None
+
+
+def _stage_or_refuse(engine: Engine, key: str, metadata: Metadata, *, whole: bool) -> Staged:
+    """A staging for an object that a program puts in. `whole`: it is in memory already and can be kept as it is.
+
+    `LimitExceeded` when no tier can hold it, `StoreError` when none works; the key is as before.
+    """
+    engine.check_open()
+    rooms = engine.tiers.rooms
+    first = 0 if whole and metadata.size is not None and metadata.size <= rooms[0].largest else None
+    if first is None and plan_tier(rooms, metadata.size) is None:
+        size, largest = metadata.size or 0, max(room.largest for room in rooms)
+        raise LimitExceeded(
+            f"{shorten(key)} has {format_size(size)}, but the largest object a tier takes is "
+            f"{format_size(largest)}; raise a tier's capacity or max_object_size"
+        )
+    staged = engine.tiers.stage(key, metadata, first=first)
+    if staged is None:
+        raise StoreError(f"no tier could begin to write {shorten(key)}; see the log for each tier's reason")
+    return staged
+
+
+def _publish(engine: Engine, key: str, staged: Staged, metadata: Metadata) -> None:
+    """Make what was staged the state of the key, in every tier."""
+    engine.check_open()
+    flights, tiers = engine.flights, engine.tiers
+    claim = flights.change(key)
+    try:
+        # Older copies first: should publishing fail, the key is gone, but never back to what it was told to
+        # replace.
+        tiers.delete(key, guard=claim.is_current, but=staged.tier, strict=True)
+        entry = staged.staging.commit(metadata, guard=claim.is_current)
+    except BaseException:
+        try:
+            tiers.delete(key, guard=claim.is_current)
+        finally:
+            flights.fence.release(claim)
+        raise
+    if entry is None:
+        # A newer change of the key came in between: ours was overwritten at once.
+        staged.staging.abort()
+        flights.fence.release(claim)
+        return
+    entry.close()
+    flights.follow(key, staged.tier, claim)
 
 
 def _hash(metadata: Metadata, data: bytes = b"") -> Any:

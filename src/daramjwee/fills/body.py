@@ -1,4 +1,4 @@
-"""Bodies: every form in which a fetcher may give bytes, behind one `pull`.
+"""Bodies: every form in which a fetcher may give bytes, and an entry of a tier, behind one `pull`.
 
 Invariant: the pieces of a reader, joined, are the body's bytes, each once and in order; an empty piece is the end
 and nothing else. A source is closed once. What is neither bytes nor the end is an error, never skipped.
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from daramjwee.model import Body
+    from daramjwee.stores.protocol import Entry
 
-__all__ = ["BodyReader", "NoBytes", "metadata_of", "open_body", "result_of"]
+__all__ = ["BodyReader", "EntryBody", "NoBytes", "metadata_of", "open_body", "result_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,22 @@ class BodyReader:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {'closed' if self._closed else f'of {type(self._source).__name__}'}>"
+
+
+class EntryBody(BodyReader):
+    """An open entry, pulled from its start; closes it at the end."""
+
+    __slots__ = ("_entry", "_offset")
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry)
+        self._entry = entry
+        self._offset = 0
+
+    def _next(self, view: memoryview) -> memoryview:
+        count = self._entry.readinto_at(self._offset, view)
+        self._offset += count
+        return view[:count]
 
 
 class _BufferReader(BodyReader):

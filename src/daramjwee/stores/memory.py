@@ -4,6 +4,7 @@ Invariant: bodies on the shelf + stagings <= capacity; every byte of them is cha
 too until their last reader lets them go.
 Threads: all methods from any thread. `hot` and `readinto_at` take no lock. The store's lock is never held while
 the ledger or the observer is called; the guard of a publication is asked under it.
+Interrupts: what a staging has is noted in its `Hold`, in the same step in which it is taken; see `shelf` and `charge`.
 Design: docs/design/stores.md
 """
 
@@ -14,16 +15,18 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
+from daramjwee.buffers.charge import Grip, Held
 from daramjwee.errors import Closed, LimitExceeded, shorten
 from daramjwee.model import NULL_OBSERVER, SYSTEM_CLOCK
 from daramjwee.stores.forks import survive_fork
 from daramjwee.stores.limits import limits_or_refuse
 from daramjwee.stores.memory_staging import MemoryEntry, MemoryStaging
-from daramjwee.stores.shelf import Record, Shelf, with_size
+from daramjwee.stores.segments import out_of_memory
+from daramjwee.stores.shelf import Hold, Record, Shelf, with_size
 from daramjwee.units import MIB, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Self
 
     from daramjwee.buffers.ledger import MemoryLedger
@@ -84,8 +87,8 @@ class MemoryStore:
         self._follow(limits)
         self.closed = False
         self.in_use = False  # set by the cache whose tier it is
-        # Stagings that were garbage collected: (reserved, charged, epoch).
-        self.lost: deque[tuple[int, int, int]] = deque()
+        self.lost: deque[Hold] = deque()  # of stagings that are over
+        self.note_lost: Callable[[Iterable[Hold]], None] = self.lost.extend
         self.ledger: MemoryLedger | None = None
         self._observer: Observer = NULL_OBSERVER
         self._clock: Clock = SYSTEM_CLOCK
@@ -109,10 +112,11 @@ class MemoryStore:
         for record in reversed(records):  # the newest first: they stay when memory is short
             record.until = 0.0
             body = record.body
-            if body.ledger is not None:
+            if body.charged == body.size:
                 continue
-            if ledger.try_charge(body.size):
-                body.charged_to(ledger)
+            charge = self.take(body.size, evict=False)
+            if charge is not None:
+                body.charged, body.charge = body.size, charge
             else:
                 with self.lock:
                     self._shelf.drop_locked(record)
@@ -140,10 +144,12 @@ class MemoryStore:
             self._shelf.resize_locked(limits, evicted)
             self._follow(limits)
         evicted.clear()  # outside the lock: bodies may die here
+        self._settle()
 
     def open(self, key: str) -> MemoryEntry | None:
-        record = self._find(key)
+        record = self._shelf.table.get(key)
         if record is None:
+            self._check_open()
             return None
         if self.hot is not None:
             record.visited = True
@@ -154,18 +160,15 @@ class MemoryStore:
 
     def stage(self, key: str, metadata: Metadata) -> MemoryStaging:
         self._check_open()
-        size = metadata.size or 0
         if self.lost:
-            self._drain()
-        with self.lock:
-            self._shelf.stagings += 1
+            self.tidy()
+        staging = MemoryStaging(self, key, metadata)
         try:
-            self.reserve(key, 0, size)
+            self.reserve(key, staging.hold, metadata.size or 0)
         except BaseException:
-            with self.lock:
-                self._shelf.stagings -= 1
+            staging.abort()
             raise
-        return MemoryStaging(self, key, metadata, size)
+        return staging
 
     def delete(self, key: str, *, guard: Callable[[], bool] | None = None) -> bool:
         with self.lock:
@@ -173,7 +176,10 @@ class MemoryStore:
             if guard is not None and not guard():
                 return False
             record = self._shelf.table.get(key)
-            return record is not None and self._shelf.drop_locked(record)
+            dropped = record is not None and self._shelf.drop_locked(record)
+        record = None  # outside the lock: its body may die here
+        self._settle()
+        return dropped
 
     def restamp(self, key: str, metadata: Metadata, *, guard: Callable[[], bool] | None = None) -> bool:
         """New metadata for the committed entry of the key, same bytes; False when there is none."""
@@ -203,8 +209,11 @@ class MemoryStore:
             record.until = 0.0
 
     def stat(self, key: str) -> Metadata | None:
-        record = self._find(key)
-        return None if record is None else record.metadata
+        record = self._shelf.table.get(key)
+        if record is None:
+            self._check_open()
+            return None
+        return record.metadata
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         with self.lock:
@@ -215,18 +224,16 @@ class MemoryStore:
     def usage(self) -> Usage:
         self._check_open()
         if self.lost:
-            self._drain()
+            self.tidy()
         with self.lock:
             return self._shelf.usage_locked()
 
     def close(self) -> None:
         with self.lock:
-            if self.closed:
-                return
             self.closed = True
-            dropped = self._shelf.clear_locked()
+            dropped = self._shelf.clear_locked()  # the second time, what an interrupt of the first left
         del dropped  # outside the lock: bodies may die here
-        self._drain()
+        self.tidy()
 
     def __enter__(self) -> Self:
         return self
@@ -245,58 +252,72 @@ class MemoryStore:
 
     # -- for stagings and the ledger: room in the tier, and memory for it -----------------------------------
 
-    def reserve(self, key: str, before: int, count: int) -> None:
-        """Internal: take `count` more bytes of capacity and of memory for a staging that has `before`, evicting as needed."""
+    def reserve(self, key: str, hold: Hold, count: int) -> None:
+        """Internal: take `count` more bytes of capacity and of memory for a staging, evicting as needed."""
         limits = self._shelf.limits
-        if before + count > limits.max_object_size:
+        if hold.room + count > limits.max_object_size:
             raise LimitExceeded(
-                f"{shorten(key)} has at least {before + count:,} bytes, more than the {limits.max_object_size:,} "
+                f"{shorten(key)} has at least {hold.room + count:,} bytes, more than the {limits.max_object_size:,} "
                 "an object of the memory tier may have: raise max_object_size or capacity, or add a file tier"
             )
+        evicted: list[HotEntry] = []
+        with self.lock:
+            fits = self._shelf.reserve_locked(hold, count, evicted)
+            reserved = self._shelf.reserved
+        evicted.clear()
         if not count:
             return
-        evicted: list[HotEntry] = []
-        fits = False
-        try:
-            with self.lock:
-                fits = self._shelf.reserve_locked(count, evicted)
-                reserved = self._shelf.reserved
-            evicted.clear()
-        except BaseException:  # an interrupt: the caller will not know that it has the room
-            if fits:
-                with self.lock:
-                    self._shelf.reserved -= count
-            raise
         if not fits:
             raise LimitExceeded(
                 f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "
                 f"{limits.capacity:,} bytes of the memory tier; raise capacity or fill fewer objects at once"
             )
-        try:
-            self.charge(count)
-        except BaseException:
+        if not self._charge(hold, count):
             with self.lock:
-                self._shelf.reserved -= count
-            raise
+                self._shelf.give_back_locked(hold, count)
+            raise out_of_memory(count)
 
-    def charge(self, count: int) -> None:
-        """Internal: charge the ledger, evicting entries while it refuses; `LimitExceeded` when there are none left."""
-        if not self.try_charge(count):
-            raise LimitExceeded(
-                f"the memory limit has no room for {count:,} more bytes of the memory tier, and nothing is left to "
-                "evict: raise memory_limit, or lower the tier's capacity"
-            )
+    def take(self, count: int, *, evict: bool = True) -> Grip | None:
+        """Internal: charge the ledger for as long as somebody refers to the answer, evicting entries while it refuses; None
+        when there are none left."""
+        held = Held()
+        charge = Grip(self.note_credit, held)
+        return charge if self._charge(held, count, evict=evict) else None
 
-    def try_charge(self, count: int) -> bool:
+    def _charge(self, held: Held, count: int, *, evict: bool = True) -> bool:
         ledger = self.ledger
         if ledger is None:
             return True
+        if ledger.try_charge(count):
+            held.bytes += count  # no call between the two, here and below
+            return True
         # Twice at most: when others wait in line for memory, what is evicted goes to them first.
-        return ledger.try_charge(count) or any(self.reclaim(count) and ledger.try_charge(count) for _ in range(2))
+        for _ in range(2 if evict else 0):
+            if self.reclaim(count) and ledger.try_charge(count):
+                held.bytes += count
+                return True
+        return False
 
-    def credit(self, count: int) -> None:
-        if self.ledger is not None and count:
-            self.ledger.credit(count)
+    @property
+    def note_credit(self) -> Callable[[Any], object]:
+        """Internal: see `MemoryLedger`. Nothing is charged while there is no ledger."""
+        return bool if self.ledger is None else self.ledger.note_credit
+
+    def _settle(self) -> None:
+        ledger = self.ledger
+        if ledger is not None and ledger.noted:
+            ledger.settle()
+
+    def tidy(self) -> None:
+        """Internal: take back the room of stagings that are over."""
+        if self.lost:
+            with self.lock:
+                while self.lost:
+                    hold = self.lost[0]
+                    if hold.epoch == self.epoch:
+                        self._shelf.end_locked(hold)
+                    del self.lost[0]
+        self._settle()
 
     def reclaim(self, wanted: int) -> int:
         """Internal, called by the ledger: evict until `wanted` bytes of memory are free; returns what became free."""
@@ -315,9 +336,7 @@ class MemoryStore:
             body = None
         return freed
 
-    def publish(
-        self, staging: MemoryStaging, key: str, body: Body, metadata: Metadata, guard: Callable[[], bool] | None
-    ) -> bool:
+    def publish(self, key: str, hold: Hold, body: Body, metadata: Metadata, guard: Callable[[], bool] | None) -> bool:
         """Internal: put the body on the shelf in place of what was reserved for it, if the guard agrees."""
         record = HotEntry(key, body, metadata)
         displaced: list[HotEntry] = []
@@ -325,20 +344,10 @@ class MemoryStore:
             self._check_open()
             if guard is not None and not guard():
                 return False
-            self._shelf.reserved -= staging.published(body)
-            self._shelf.stagings -= 1
-            self._shelf.put_locked(record, displaced)
+            self._shelf.put_locked(record, hold, displaced)
         displaced.clear()  # outside the lock: bodies may die here
+        self._settle()
         return True
-
-    def let_go(self, reserved: int, charged: int, epoch: int) -> None:
-        """Internal: a staging ended without a commit. One begun before a fork means nothing in the child."""
-        if epoch != self.epoch:
-            return
-        with self.lock:
-            self._shelf.reserved -= reserved
-            self._shelf.stagings -= 1
-        self.credit(charged)
 
     def after_fork_in_child(self) -> None:
         """Entries stay, shared with the parent until one of the two touches the pages; its stagings do not."""
@@ -346,20 +355,6 @@ class MemoryStore:
         self.lost.clear()
         self._shelf.reserved = self._shelf.stagings = 0
 
-    def _find(self, key: str) -> HotEntry | None:
-        record = self._shelf.table.get(key)
-        if record is None and self.closed:
-            raise Closed("the memory tier was closed before this call")
-        return record
-
     def _check_open(self) -> None:
         if self.closed:
             raise Closed("the memory tier was closed before this call")
-
-    def _drain(self) -> None:
-        while self.lost:
-            try:
-                reserved, charged, epoch = self.lost.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            self.let_go(reserved, charged, epoch)

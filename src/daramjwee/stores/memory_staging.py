@@ -1,6 +1,7 @@
 """What the memory tier hands out: an open entry, and an object on its way in.
 
-Invariant: a staging holds its room and its charge until it ends; from a commit on, the body holds the charge.
+Invariant: a staging holds its room and its charge until it ends; from a commit on, the body holds the charge. Both go
+back by themselves when nobody refers to what has them: a staging that is lost is as if aborted.
 Threads: as `protocol` says. Readers look at the spool or the body, each replaced as a whole, and take no lock.
 Design: docs/design/stores.md
 """
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from daramjwee.buffers.charge import Grip
 from daramjwee.errors import Closed, StoreError, shorten
 from daramjwee.stores.segments import Body, Spool
-from daramjwee.stores.shelf import with_size
+from daramjwee.stores.shelf import Hold, with_size
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ class MemoryEntry:
 
     def close(self) -> None:
         self._body = None
+        ledger = self._store.ledger
+        if ledger is not None and ledger.noted:
+            ledger.settle()
 
     def __repr__(self) -> str:
         return f"<MemoryEntry {'closed' if self._body is None else 'open'}, {format_size(self.size)}>"
@@ -54,29 +59,20 @@ class MemoryEntry:
 class MemoryStaging:
     """An object on its way into the memory tier."""
 
-    __slots__ = (
-        "_body",
-        "_charged",
-        "_ended",
-        "_epoch",
-        "_failed",
-        "_key",
-        "_metadata",
-        "_reserved",
-        "_spool",
-        "_store",
-    )
+    __slots__ = ("_body", "_charge", "_failed", "_key", "_metadata", "_open", "_room", "_spool", "_store", "hold")
 
-    def __init__(self, store: MemoryStore, key: str, metadata: Metadata, reserved: int) -> None:
+    def __init__(self, store: MemoryStore, key: str, metadata: Metadata) -> None:
         self._store = store
         self._key = key
         self._metadata = metadata
-        self._reserved = reserved  # bytes of the tier's capacity
-        self._charged = reserved  # bytes charged to the ledger for the body
-        self._failed = self._ended = False
-        self._epoch = store.epoch
+        self._failed = False
         self._body: Body | None = None
-        self._spool: Spool | None = Spool(metadata.size, store.charge, store.credit)
+        self.hold = hold = Hold(store.epoch)
+        # Before anything is held: what is, goes back with these. After a commit there is no room to give back.
+        self._open = [hold]
+        self._room: Grip | None = Grip(store.note_lost, self._open)
+        self._charge: Grip | None = Grip(store.note_credit, hold)
+        self._spool: Spool | None = Spool(metadata.size, store.take)
 
     @property
     def written(self) -> int:
@@ -91,11 +87,9 @@ class MemoryStaging:
             raise Closed(f"the staging of {shorten(self._key)} has ended: begin a new one")
         self._check_usable()
         try:
-            more = spool.state.written + len(data) - self._reserved
+            more = spool.state.written + len(data) - self.hold.room
             if more > 0:
-                self._store.reserve(self._key, self._reserved, more)
-                self._reserved += more
-                self._charged += more
+                self._store.reserve(self._key, self.hold, more)
             spool.append(data)
         except BaseException:
             self._failed = True
@@ -123,49 +117,41 @@ class MemoryStaging:
         if spool is None:
             raise Closed(f"the staging of {shorten(self._key)} has ended: begin a new one")
         self._check_usable()
-        store = self._store
+        store, hold = self._store, self.hold
         size = spool.state.written
         described = with_size(self._metadata if metadata is None else metadata, size)
-        segments = spool.finish(store.try_charge)
-        body = Body(segments)
-        if not store.publish(self, self._key, body, described, guard):
+        segments = spool.finish()
+        spare = hold.bytes - size
+        if spare > 0:
+            # What was charged beyond the body's size goes back, the rest when the body dies.
+            note = store.note_credit
+            hold.bytes = size
+            note(spare)  # no call between the two
+        body = Body(segments, self._charge, hold.bytes)
+        # Before it is published: whoever reads the staging finds the one or the other.
+        self._body = body
+        if not store.publish(self._key, hold, body, described, guard):
+            self._body = None
             return None
-        # What was reserved beyond the body's size goes back now, the rest when it dies.
-        spare, self._charged = self._charged, 0
-        store.credit(spare)
-        self._spool = None
+        del self._open[:]
+        self._spool = self._charge = None
         return MemoryEntry(store, body, described)
 
-    def published(self, body: Body) -> int:
-        """End it, under the store's lock: an interruption from here on must not make an abort undo it. What was
-        reserved."""
-        body.charged_to(self._store.ledger)  # and gives it back when it dies
-        reserved, self._reserved = self._reserved, 0
-        self._charged -= body.size
-        self._ended, self._body = True, body
-        return reserved
-
     def abort(self) -> None:
-        spool, self._spool = self._spool, None
-        if spool is None:
+        if self._spool is None:
             return
-        reserved, charged, self._reserved, self._charged = self._reserved, self._charged, 0, 0
-        if not self._ended:
-            self._store.let_go(reserved, charged + spool.tail_charged, self._epoch)
-        elif self._epoch == self._store.epoch:
-            self._store.credit(charged + spool.tail_charged)
-
-    def __del__(self) -> None:
-        spool = getattr(self, "_spool", None)
-        if spool is not None and not self._ended:
-            self._store.lost.append((self._reserved, self._charged + spool.tail_charged, self._epoch))
+        # No call from here to the end of all three: an interrupt finds it as it was, or ended.
+        if self.hold.counted:  # else it was committed, though an interrupt may have come before that was said
+            self._body = None
+        self._spool = self._room = self._charge = None
+        self._store.tidy()
 
     def _check_usable(self) -> None:
-        if self._epoch != self._store.epoch:
+        if self.hold.epoch != self._store.epoch:
             raise Closed(f"the staging of {shorten(self._key)} belongs to the process this one was forked from")
         if self._failed:
             raise StoreError(f"the staging of {shorten(self._key)} failed before: abort it")
 
     def __repr__(self) -> str:
-        state = "committed" if self._body is not None else "open" if self._spool is not None else "aborted"
+        state = "open" if self._spool is not None else "committed" if self._body is not None else "aborted"
         return f"<MemoryStaging {shorten(self._key)} {state}, {format_size(self.written)}>"

@@ -11,10 +11,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
+from daramjwee.errors import LimitExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from daramjwee.buffers.ledger import MemoryLedger
+    from daramjwee.buffers.charge import Grip
 
 # What arrives in smaller parts is gathered up to this size: many small `bytes` cost more than they hold.
 SEGMENT_BYTES = 256 * 1024
@@ -25,32 +27,21 @@ FIRST_TAIL_BYTES = 4096
 
 
 class Body:
-    """The bytes of one object. Dropping the last reference gives its charge back, without a lock."""
+    """The bytes of one object. `charge`: dropping the last reference to it, mostly that of the body, gives `charged` bytes
+    back."""
 
-    __slots__ = ("charged", "epoch", "ledger", "segments", "size", "starts")
+    __slots__ = ("charge", "charged", "segments", "size", "starts")
 
-    def __init__(self, segments: tuple[bytes, ...]) -> None:
+    def __init__(self, segments: tuple[bytes, ...], charge: Grip | None = None, charged: int = 0) -> None:
         self.segments = segments
-        self.ledger: MemoryLedger | None = None
-        self.charged = 0
-        self.epoch = 0
+        self.charge = charge
+        self.charged = charged
         starts, end = [], 0
         for segment in segments:
             starts.append(end)
             end += len(segment)
         self.starts = starts
         self.size = end
-
-    def __del__(self) -> None:
-        # Runs inside any allocation, perhaps under our own lock: `credit_later` only appends.
-        ledger = self.ledger
-        if ledger is not None and self.charged and self.epoch == ledger.epoch:
-            ledger.credit_later(self.charged)
-
-    def charged_to(self, ledger: MemoryLedger | None) -> None:
-        """From now on this body holds the charge of its bytes. A forked child begins a new epoch without it."""
-        if ledger is not None:
-            self.charged, self.epoch, self.ledger = self.size, ledger.epoch, ledger
 
     @property
     def whole(self) -> bytes | None:
@@ -90,6 +81,14 @@ class Body:
         return b"".join(parts)
 
 
+def out_of_memory(count: int) -> LimitExceeded:
+    """The error for a charge of `count` bytes that is refused though all that can be evicted was."""
+    return LimitExceeded(
+        f"the memory limit has no room for {count:,} more bytes of the memory tier, and nothing is left to "
+        "evict: raise memory_limit, or lower the tier's capacity"
+    )
+
+
 class _State(NamedTuple):
     """What readers look at, replaced as a whole: up to `written`, everything is in segments or in the tail."""
 
@@ -99,21 +98,22 @@ class _State(NamedTuple):
 
 
 _EMPTY = bytearray()
+_NOTHING = _State(_EMPTY, 0, 0)
 
 
 class Spool:
-    """Bytes arriving. `charge(n)` is asked before memory is used, and raises when there is none."""
+    """Bytes arriving. `charge(n)` is asked before memory is used: it is charged while somebody refers to the answer, and
+    None says that there is none."""
 
-    __slots__ = ("_charge", "_credit", "_size", "_starts", "segments", "state", "tail_charged")
+    __slots__ = ("_charge", "_size", "_starts", "_tail_charge", "segments", "state")
 
-    def __init__(self, size: int | None, charge: Callable[[int], None], credit: Callable[[int], None]) -> None:
+    def __init__(self, size: int | None, charge: Callable[[int], Grip | None]) -> None:
         self._size = size
         self._charge = charge
-        self._credit = credit
         self.segments: list[bytes] = []
         self._starts: list[int] = []
-        self.state = _State(_EMPTY, 0, 0)
-        self.tail_charged = 0  # memory of the gathering buffer, beside the bytes themselves
+        self.state = _NOTHING
+        self._tail_charge: Grip | None = None  # of the gathering buffer, beside the bytes themselves
 
     def append(self, data: memoryview | bytes) -> None:
         """Add all of `data`; its bytes were charged by the caller."""
@@ -150,22 +150,15 @@ class Spool:
             view[from_segments:count] = memoryview(tail)[at : at + count - from_segments]
         return count
 
-    def finish(self, try_charge: Callable[[int], bool]) -> tuple[bytes, ...]:
+    def finish(self) -> tuple[bytes, ...]:
         """The segments of the body. Joined to one if that is small and there is memory for doing so."""
         self._flush()
         size = self.state.written
-        if len(self.segments) > 1 and size <= WHOLE_BYTES and try_charge(size):
-            segments: tuple[bytes, ...] = (b"".join(self.segments),)
-            self._credit(size)
-        else:
-            segments = tuple(self.segments)
-        self.drop_tail()
-        return segments
-
-    def drop_tail(self) -> None:
-        held, self.tail_charged = self.tail_charged, 0
-        if held:
-            self._credit(held)
+        if len(self.segments) > 1 and size <= WHOLE_BYTES:
+            both = self._charge(size)  # until the end of this: the parts go soon
+            if both is not None:
+                return (b"".join(self.segments),)
+        return tuple(self.segments)
 
     def _tail_for(self, wanted: int) -> int:
         """Room in the tail, growing it when it is full. A tail is replaced and never resized: readers look at it."""
@@ -177,13 +170,14 @@ class Spool:
         if self._size is not None:
             length = max(self._size - tail_start, at + wanted)
         length = min(length, SEGMENT_BYTES)
-        self._charge(length)
+        charge = self._charge(length)
+        if charge is None:
+            raise out_of_memory(length)
         grown = bytearray(length)
         grown[:at] = memoryview(tail)[:at]
-        self.state = _State(grown, tail_start, written)
-        held, self.tail_charged = self.tail_charged, length
-        if held:
-            self._credit(held)
+        state = _State(grown, tail_start, written)
+        # No call between the two: what is used is charged, before and after an interrupt.
+        self.state, self._tail_charge = state, charge
         return length - at
 
     def _flush(self) -> None:
@@ -196,7 +190,7 @@ class Spool:
             self._starts.append(end - len(segment))
             self.segments.append(segment)
         self.state = _State(_EMPTY, end, end)
-        self.drop_tail()
+        self._tail_charge = None
 
 
 def _gather(segments: Sequence[bytes], starts: Sequence[int], offset: int, view: memoryview) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from daramjwee.buffers.charge import Grip
 from daramjwee.errors import Closed
 from daramjwee.stores.file import layout
 from daramjwee.stores.file.blocks import DamageFound, read_full
@@ -73,20 +74,15 @@ class FileRecord(Record):
 class Pin:
     """Keeps the name of a body on disk while somebody was handed its path."""
 
-    __slots__ = ("record", "store")
+    __slots__ = ("_grip", "_store", "held")
 
-    def __init__(self, store: FileIndex, record: FileRecord) -> None:
-        self.store = store
-        self.record: FileRecord | None = record
+    def __init__(self, store: FileIndex) -> None:
+        self._store = store
+        self.held: list[FileRecord] = []
+        self._grip = Grip(store.note_lost_pin, self.held)
 
     def release(self) -> None:
-        record, self.record = self.record, None
-        if record is not None:
-            self.store.unpin(record)
-
-    def __del__(self) -> None:
-        if self.record is not None:
-            self.store.lost_pins.append(self.record)
+        self._store.unpin(self)
 
 
 class FileEntry:

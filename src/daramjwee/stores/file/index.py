@@ -26,14 +26,14 @@ from daramjwee.stores.file.disk import Disk
 from daramjwee.stores.file.entry import FileRecord, Pin
 from daramjwee.stores.file.files import Descriptor, Files
 from daramjwee.stores.file.format import BLOCK_BYTES, MetaRecord
-from daramjwee.stores.shelf import Shelf, with_size
+from daramjwee.stores.shelf import Hold, Shelf, with_size
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from daramjwee.model import Metadata, Observer
-    from daramjwee.stores.file.staging import FileStaging
+    from daramjwee.stores.file.staging import FileHold, FileStaging
     from daramjwee.stores.limits import Limits
 
     Guard = Callable[[], bool]
@@ -65,8 +65,10 @@ class FileIndex:
         self.closed = False
         self.epoch = 0  # counts forks: a staging of the parent is none of the child's
         # What was garbage collected without an end; finalizers only append here.
-        self.lost: deque[tuple[str | None, int, int]] = deque()
+        self.lost: deque[FileHold] = deque()
+        self.note_lost: Callable[[Iterable[FileHold]], None] = self.lost.extend
         self.lost_pins: deque[FileRecord] = deque()
+        self.note_lost_pin: Callable[[Iterable[FileRecord]], None] = self.lost_pins.extend
         self._kept: dict[FileRecord, None] = {}  # those with an open descriptor, longest first
         self.lock = threading.Lock()
         self.bad_records = 0  # metadata files that the start found damaged
@@ -99,9 +101,9 @@ class FileIndex:
         dropped = 0
         with self.lock:
             for record in found.records:
-                if self._shelf.reserve_locked(record.size, displaced):
-                    self._shelf.reserved -= record.size
-                    self._shelf.put_locked(record, displaced)
+                hold = Hold(self.epoch)
+                if self._shelf.reserve_locked(hold, record.size, displaced):
+                    self._shelf.put_locked(record, hold, displaced)
                 else:
                     displaced.append(record)
                     dropped += 1
@@ -130,8 +132,8 @@ class FileIndex:
             if not self._take(key, turn, guard):
                 return None
             try:
-                stamp = disk.place_body(file.fd, staging.path, body)
-                staging.path = self._prefix + body
+                stamp = disk.place_body(file.fd, staging.hold.path, body)
+                staging.hold.path = self._prefix + body
                 record = FileRecord(MetaRecord(key, with_size(metadata, size), size, BLOCK_BYTES, sums, 0, body[3:]))
                 self._write_meta(record)
             except OSError as error:
@@ -141,12 +143,9 @@ class FileIndex:
                 if agreed:
                     # Known first: an interrupt before it is in the index leaves no file that a delete would not find.
                     self._leftovers.setdefault(key, set()).update(self._paths_of(record))
-                    # Ended here and now: an interruption from here on must not make an abort undo it.
-                    staging.ended, staging.path = True, None
-                    self._shelf.reserved -= staging.reserved
-                    self._shelf.stagings -= 1
+                    # Ends the hold, too: an interruption from then on must not make an abort undo it.
+                    self._shelf.put_locked(record, staging.hold, displaced)
                     self._stagings.discard(staging)
-                    self._shelf.put_locked(record, displaced)
                     self._stay_locked(record)
                     self._leave_locked(displaced)
             if not agreed:
@@ -211,30 +210,15 @@ class FileIndex:
             turn.over = True
             self._give(key, turn)
 
-    def end_staging(self, staging: FileStaging) -> None:
-        """End a staging without a commit. One begun before a fork is the parent's to remove."""
-        mine = staging.epoch == self.epoch
-        with self.lock:
-            if staging.ended:
-                return
-            # No call from here on: of an interrupt, whoever comes next finds all done or nothing.
-            if mine:
-                self._shelf.reserved -= staging.reserved
-                self._shelf.stagings -= 1
-            staging.ended = True
-        path, staging.path = staging.path, None
-        if mine and path is not None:
-            self._unlink(path, None)
-
-    def _end_lost(self, path: str | None, reserved: int, epoch: int) -> None:
-        """End a staging that was garbage collected."""
-        if epoch != self.epoch:
+    def end_staging(self, hold: FileHold) -> None:
+        """End a staging without a commit; done again, it does nothing. One begun before a fork is the parent's to remove."""
+        if hold.epoch != self.epoch or not hold.counted:
             return
+        # First: after an interrupt in between it is done again.
+        if hold.path is not None:
+            self._unlink(hold.path, None)
         with self.lock:
-            self._shelf.reserved -= reserved
-            self._shelf.stagings -= 1
-        if path is not None:
-            self._unlink(path, None)
+            self._shelf.end_locked(hold)
 
     def _evict_bytes(self, wanted: int) -> bool:
         """Evict entries of so many bytes; False (and nothing done) when there are not so many."""
@@ -259,17 +243,33 @@ class FileIndex:
 
     def pin(self, record: FileRecord) -> Pin:
         """Keep the name of the body while a path to it is out. Raises where the name is gone already."""
+        pin = Pin(self)
         with self.lock:
             if record.gone:
                 raise io.UnsupportedOperation("the entry was replaced since it was opened: read it, or open it again")
+            # No call between the two.
             record.pins += 1
-        return Pin(self, record)
+            pin.held += (record,)
+        return pin
 
-    def unpin(self, record: FileRecord) -> None:
+    def unpin(self, pin: Pin) -> None:
+        """The path is not used any more. Done again, it does nothing."""
         with self.lock:
-            record.pins -= 1
-            due = record.gone and not record.pins
-        if due:
+            if not pin.held:
+                return
+            record = pin.held[0]
+            self._unpin_locked(record)
+            # No call since it was counted.
+            del pin.held[:]
+        self._remove_unpinned(record)
+
+    def _unpin_locked(self, record: FileRecord) -> None:
+        if record.gone and record.pins == 1:
+            self._leftovers.setdefault(record.key, set()).add(self._prefix + record.body)
+        record.pins -= 1
+
+    def _remove_unpinned(self, record: FileRecord) -> None:
+        if record.gone and not record.pins:
             self._unlink(self._prefix + record.body, record.key)
 
     def corrupt(self, record: FileRecord, detail: str) -> CorruptEntry:
@@ -396,15 +396,23 @@ class FileIndex:
                     del self._leftovers[key]
 
     def _drain(self) -> None:
-        """End what was garbage collected without an end."""
+        """End what was garbage collected without an end. Each is taken from its deque when that is done: after an interrupt
+        it is done again."""
         while self.lost or self.lost_pins:
-            try:
-                if self.lost:
-                    self._end_lost(*self.lost.popleft())
-                if self.lost_pins:
-                    self.unpin(self.lost_pins.popleft())
-            except IndexError:  # another thread was quicker
-                return
+            with self.lock:
+                hold = self.lost[0] if self.lost else None
+                pinned = self.lost_pins[0] if self.lost_pins else None
+                if pinned is not None:
+                    self._unpin_locked(pinned)
+                    # No call since it was counted.
+                    del self.lost_pins[0]
+            if pinned is not None:
+                self._remove_unpinned(pinned)
+            if hold is not None:
+                self.end_staging(hold)
+                with self.lock:
+                    if self.lost and self.lost[0] is hold:
+                        del self.lost[0]
 
     def _check_open(self) -> None:
         if self.closed:

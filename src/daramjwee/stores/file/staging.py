@@ -11,8 +11,10 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
+from daramjwee.buffers.charge import Grip
 from daramjwee.errors import Closed, StoreError, shorten
 from daramjwee.stores.file.blocks import BlockSums, DamageFound, read_full
+from daramjwee.stores.shelf import Hold
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
 FLOOR_CHECK_BYTES = 16 * 1024 * 1024
 
 
+class FileHold(Hold):
+    """What a staging of the file tier has, with its file, once there is one; the final name of it from its placing on."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(epoch)
+        self.path: str | None = None
+
+
 class FileStaging:
     __slots__ = (
         "__weakref__",
@@ -35,20 +47,18 @@ class FileStaging:
         "_file",
         "_late",
         "_metadata",
+        "_open",
+        "_room",
         "_store",
         "_sums",
-        "ended",
-        "epoch",
         "fill",
+        "hold",
         "key",
         "owner",
-        "path",
-        "reserved",
         "written",
     )
 
     def __init__(self, store: FileStore, key: str, metadata: Metadata, *, fill: int) -> None:
-        self.ended = True  # until it counts
         self._store = store
         self._metadata = metadata
         self._file: Descriptor | None = None
@@ -57,27 +67,27 @@ class FileStaging:
         self._sums = BlockSums()
         self._failed = False
         self._checked_to = max(metadata.size or 0, FLOOR_CHECK_BYTES)
-        self.epoch = store.epoch
+        self.hold = FileHold(store.epoch)
+        # Before anything is held: when this is lost, it goes back. After a commit there is nothing to give back.
+        self._open = [self.hold]
+        self._room = Grip(store.note_lost, self._open)
         self.key = key
-        self.path: str | None = None
         self.owner = ""
         self.fill = fill
-        self.reserved = 0
         self.written = 0
 
     def begin(self, file: Descriptor, path: str, owner: str) -> None:
         """Write into this file from now on."""
-        self._file, self.path, self.owner = file, path, owner
+        self._file, self.hold.path, self.owner = file, path, owner
 
     def write(self, data: memoryview | bytes, /) -> None:
         file = self._usable()
         view = memoryview(data)
         store, size = self._store, len(view)
         try:
-            more = self.written + size - self.reserved
+            more = self.written + size - self.hold.room
             if more > 0:
-                store.reserve(self.key, self.reserved, more)
-                self.reserved += more
+                store.reserve(self.key, self.hold, more)
             if self.written + size > self._checked_to:
                 store.check_floor(self.key, size)
                 self._checked_to = self.written + size + FLOOR_CHECK_BYTES
@@ -140,27 +150,22 @@ class FileStaging:
             return None
         self._late = weakref.ref(file)
         self._file = None
+        del self._open[:]
         record, stamp = published
         return self._store.opened(record, file, stamp)
 
     def abort(self) -> None:
         self._file = None
-        if not self.ended:
-            self._store.end_staging(self)
+        self._store.end_staging(self.hold)
 
     def _usable(self) -> Descriptor:
         file = self._file
-        if file is None or self._store.closed or self.epoch != self._store.epoch:
+        if file is None or self._store.closed or self.hold.epoch != self._store.epoch:
             raise Closed(f"the staging of {shorten(self.key)} has ended: begin a new one")
         if self._failed:
             raise StoreError(f"the staging of {shorten(self.key)} failed before: abort it")
         return file
 
-    def __del__(self) -> None:
-        # `ended` is missing when the constructor was interrupted at once.
-        if not getattr(self, "ended", True):
-            self._store.lost.append((self.path, self.reserved, self.epoch))
-
     def __repr__(self) -> str:
-        state = "committed" if self._late is not None else "aborted" if self.ended else "open"
+        state = "committed" if self._late is not None else "open" if self.hold.counted else "aborted"
         return f"<FileStaging {shorten(self.key)} {state}, {format_size(self.written)}>"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from daramjwee.buffers.ledger import MemoryLedger
     from daramjwee.model import Clock, Metadata, Observer
     from daramjwee.stores.protocol import Usage
+    from daramjwee.stores.shelf import Hold
     from daramjwee.units import Size
 
     Guard = Callable[[], bool]
@@ -204,11 +205,7 @@ class FileStore(FileIndex):
         size = metadata.size or 0
         staging = FileStaging(self, key, metadata, fill=next(self._fills))
         try:
-            with self.lock:
-                self._shelf.stagings += 1
-                staging.ended = False
-            self.reserve(key, 0, size)
-            staging.reserved = size
+            self.reserve(key, staging.hold, size)
             self.check_floor(key, size)
             try:
                 staging.begin(*self._disk.new_staging(staging.fill))
@@ -221,29 +218,22 @@ class FileStore(FileIndex):
             raise
         return staging
 
-    def reserve(self, key: str, before: int, count: int) -> None:
-        """Internal: take `count` more bytes of capacity for a staging that has `before`, evicting as needed."""
+    def reserve(self, key: str, hold: Hold, count: int) -> None:
+        """Internal: take `count` more bytes of capacity for a staging, evicting as needed."""
         limits = self._shelf.limits
-        if before + count > limits.max_object_size:
+        if hold.room + count > limits.max_object_size:
             raise LimitExceeded(
-                f"{shorten(key)} has at least {before + count:,} bytes, more than the {limits.max_object_size:,} "
+                f"{shorten(key)} has at least {hold.room + count:,} bytes, more than the {limits.max_object_size:,} "
                 "an object of the file tier may have: raise max_object_size or capacity"
             )
         evicted: list[FileRecord] = []
-        fits = False
         try:
-            try:
-                with self.lock:
-                    fits = self._shelf.reserve_locked(count, evicted)
-                    reserved = self._shelf.reserved
-                    self._leave_locked(evicted)
-            finally:
-                self._remove(evicted)
-        except BaseException:  # an interrupt: the caller will not know that it has the room
-            if fits:
-                with self.lock:
-                    self._shelf.reserved -= count
-            raise
+            with self.lock:
+                fits = self._shelf.reserve_locked(hold, count, evicted)
+                reserved = self._shelf.reserved
+                self._leave_locked(evicted)
+        finally:
+            self._remove(evicted)
         if not fits:
             raise LimitExceeded(
                 f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "

@@ -21,7 +21,7 @@ class Held:
         self.bytes = 0
 
 
-class Grip(partial[None]):
+class Grip(partial[object]):
     """`Grip(note, thing)` calls `note(thing)` when nobody refers to it any more."""
 
     __slots__ = ()

@@ -115,10 +115,12 @@ class MemoryLedger:
         """Hold `count` more bytes, if they fit at once and nobody waits."""
         taken = False
         try:
-            self._settle()
+            if self.noted:
+                self._settle()
             with self._lock:
                 taken = self._kernel.take(count)
-            self._settle()
+            if self.noted:
+                self._settle()
         except BaseException:  # an interrupt: the caller will not know
             if taken:
                 self.noted.append(count)

@@ -12,11 +12,12 @@ import pytest
 from daramjwee.buffers import BufferPool, MemoryLedger
 from daramjwee.errors import Closed, FetchError, FillAborted, StoreError
 from daramjwee.fills.body import open_body
+from daramjwee.fills.crowd import Crowd
 from daramjwee.fills.flight import Flight
 from daramjwee.fills.intake import Fill
 from daramjwee.fills.reader import FlightReader
 from daramjwee.fills.waiter import Waiter
-from daramjwee.fills.window import PIECE_BYTES
+from daramjwee.fills.window import PIECE_BYTES, Segment
 from daramjwee.model import Event, Metadata
 
 
@@ -123,12 +124,15 @@ def test_who_waits_for_more_than_a_window_holds_is_woken_when_the_staging_fails(
 
 
 def test_a_wait_for_the_end_that_was_in_vain_leaves_no_waiter(bench: Bench) -> None:
-    """A fill that stands still for long may be asked for often."""
+    """Nor one for more bytes, whose time limit was over: a fill that stands still for long may be asked for often."""
     flight = bench.flight()
-    reader = flight.join()
+    reader = flight.join(timeout=0.0)
     assert reader is not None
     bench.start(flight, iter([b"ab"]), size=6, spool=Spool(pieces=9))
     assert not flight.finish(0.0)
+    assert flight.waiters == []
+    with pytest.raises(FetchError, match=r"no bytes of 'key' for 0 s \(timeout\)"):
+        read(reader, 2, 9)
     assert flight.waiters == []
     bench.fillers.pop()()
     assert flight.finish(0.0)
@@ -202,3 +206,50 @@ def test_who_waits_for_room_is_woken_by_an_abort(bench: Bench) -> None:
     with pytest.raises(Closed, match="the cache was closed"):
         read(reader, 0, 9)
     reader.close()
+
+
+def test_a_reader_that_is_detached_while_it_copies_is_told_and_given_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it copied may be the next piece already: one that found no memory of its own lies where the pump reads to."""
+    flight = bench.flight()
+    slow, quick = flight.join(), flight.join()
+    assert slow is not None
+    assert quick is not None
+    bench.start(flight, iter([bytes(PIECE_BYTES)] * 9), size=9 * PIECE_BYTES)
+    while not flight.kernel.window_full:
+        flight.pump_piece()
+    flight.crowd.moved(2, flight.kernel.head)
+    find = Crowd.segment_locked
+
+    def found_and_detached(crowd: Crowd, offset: int) -> Segment | None:
+        segment = find(crowd, offset)
+        assert crowd.kernel.detach_slowest() == (1,)
+        return segment
+
+    monkeypatch.setattr(Crowd, "segment_locked", found_and_detached)
+    with pytest.raises(FillAborted, match="this reader was too slow"):
+        read(slow, 0, 9)
+    slow.close()
+    quick.close()
+
+
+def test_a_reader_whose_close_was_interrupted_has_left_by_the_next_piece(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have come no further than the call."""
+    flight = bench.flight()
+    reader = flight.join()
+    assert reader is not None
+    bench.start(flight, iter([b"ab", b"cd"]), size=4, spool=Spool(pieces=9))
+
+    def interrupted(flight: Flight, reader: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Flight, "leave", interrupted)
+        reader.close()
+    assert flight.has_readers
+    bench.fillers.pop()()
+    assert not flight.has_readers
+    assert flight.over

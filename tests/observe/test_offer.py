@@ -491,19 +491,20 @@ def test_who_says_nothing_is_sent_away_in_time(pool, place, client, monkeypatch)
     with offer_dashboard(pool, place) as dashboard:
         assert is_ended(client(dashboard.path))
         begun = client(dashboard.path)
-        begun.sendall(b"GET /")
+        with contextlib.suppress(BrokenPipeError):  # its time may be over before it says a word
+            begun.sendall(b"GET /")
         assert is_ended(begun)
         slow = client(dashboard.path)
         with pytest.raises(BrokenPipeError):
             while True:
                 slow.sendall(b"x")
-        monkeypatch.setattr(serve, "CLIENT_SECONDS", 5.0)
+        monkeypatch.setattr(serve, "CLIENT_SECONDS", 50.0)
         assert look(dashboard).pid == os.getpid()
 
 
 def test_who_does_not_take_the_answer_is_sent_away_in_time(pool, place, client, monkeypatch):
     """Others are answered meanwhile; no more than one answer is kept for it."""
-    monkeypatch.setattr(serve, "CLIENT_SECONDS", 0.2)
+    monkeypatch.setattr(serve, "CLIENT_SECONDS", 1.0)
     with offer_dashboard(pool, place) as dashboard:
         real = dashboard._server._respond
         dashboard._server._respond = lambda head: bytes(10_000_000)
@@ -511,6 +512,7 @@ def test_who_does_not_take_the_answer_is_sent_away_in_time(pool, place, client, 
         deaf.sendall(REQUEST)
         assert deaf.recv(1) == b"\0"
         dashboard._server._respond = real
+        monkeypatch.setattr(serve, "CLIENT_SECONDS", 50.0)
         assert look(dashboard).pid == os.getpid()
         gone = select.poll()
         gone.register(deaf, 0)  # until the other side has hung up
@@ -678,7 +680,7 @@ def test_without_descriptors_clients_wait_until_there_are_some(pool, dashboard, 
         (b"HTTP/1.0 503 Busy\r\n\r\n", FetchError, "answered with status 503"),
         (b"HTTP/1.0 410 Gone\r\n\r\n", NoDashboard, "is gone"),
         (b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * 3000, FetchError, "sends more than 2,000 bytes"),
-        (None, FetchError, "did not answer within 0.2 s"),
+        (None, FetchError, "did not answer within 0.5 s"),
     ],
 )
 def test_whatever_is_at_the_other_end_asking_ends(place, monkeypatch, said, error, words):
@@ -708,7 +710,7 @@ def test_whatever_is_at_the_other_end_asking_ends(place, monkeypatch, said, erro
         thread = threading.Thread(target=answer, args=(listener,))
         thread.start()
         with pytest.raises(error, match=words):
-            ask(path, timeout=0.2 if said is None else 50)
+            ask(path, timeout=0.5 if said is None else 50)
         done.set()
         thread.join()
 

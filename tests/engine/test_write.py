@@ -12,16 +12,23 @@ from daramjwee.model import Metadata
 
 
 class Stubborn(MemoryStore):
-    """A tier whose stagings do what `commit` says instead of theirs; `aborts` counts those that were aborted."""
+    """A tier whose stagings do what `commit` says instead of theirs; `aborts` counts those that were aborted. While it
+    `keeps` it deletes nothing."""
 
     commit: Callable[[Any], object] | None = None
     aborts = 0
+    keeps = False
 
     def stage(self, key: str, metadata: Metadata) -> Any:
         staging = super().stage(key, metadata)
         if self.commit is None:
             return staging
         return _Staging(self, staging)
+
+    def delete(self, key: str, *, guard: Callable[[], bool] | None = None) -> bool:
+        if self.keeps:
+            raise StoreError("the disk is read-only")
+        return super().delete(key, guard=guard)
 
 
 class _Staging:
@@ -41,13 +48,13 @@ class _Staging:
 
 
 @pytest.fixture
-def upper() -> Stubborn:
+def stubborn() -> Stubborn:
     return Stubborn("1MiB")
 
 
 @pytest.fixture
-def cache(upper: Stubborn) -> Iterator[Cache]:
-    with Cache(upper, MemoryStore("4MiB")) as cache:
+def cache(stubborn: Stubborn) -> Iterator[Cache]:
+    with Cache(stubborn, MemoryStore("4MiB")) as cache:
         cache.set("key", b"old")
         assert cache._engine.flights.workers.wait_idle(30)
         yield cache
@@ -55,35 +62,47 @@ def cache(upper: Stubborn) -> Iterator[Cache]:
         assert len(cache._engine.flights.fence) == 0
 
 
+def test_what_cannot_take_the_place_of_an_older_copy_is_not_published(stubborn: Stubborn) -> None:
+    """The older one would come back when the new one leaves its tier."""
+    with Cache(MemoryStore("1MiB"), stubborn) as cache:
+        cache.set("key", b"old")
+        assert cache._engine.flights.workers.wait_idle(30)
+        stubborn.keeps = True
+        with pytest.raises(StoreError, match="the disk is read-only"):
+            cache.set("key", b"new")
+        stubborn.keeps = False
+        assert cache.get("key", default=None) == b"old"
+
+
 def refuse(metadata: Metadata) -> None:
     raise StoreError("the disk is gone")
 
 
-def test_when_publishing_fails_the_key_is_gone_and_not_what_it_was(cache: Cache, upper: Stubborn) -> None:
+def test_when_publishing_fails_the_key_is_gone_and_not_what_it_was(cache: Cache, stubborn: Stubborn) -> None:
     """Neither from the tier that failed nor from the one below."""
-    upper.commit = refuse
+    stubborn.commit = refuse
     with pytest.raises(StoreError, match="the disk is gone"):
         cache.set("key", b"new")
-    upper.commit = None
+    stubborn.commit = None
     assert cache.get("key", default=None) is None
-    assert upper.aborts == 1
+    assert stubborn.aborts == 1
     cache.set("key", b"newer")
     assert cache.get("key") == b"newer"
 
 
-def test_what_was_overwritten_while_it_was_published_leaves_nothing_behind(cache: Cache, upper: Stubborn) -> None:
+def test_what_was_overwritten_while_it_was_published_leaves_nothing_behind(cache: Cache, stubborn: Stubborn) -> None:
     """The newer change of the key stands, and the staging of the older is aborted."""
 
     def overtaken(metadata: Metadata) -> None:
-        upper.commit = None
+        stubborn.commit = None
         cache.set("key", b"newer")
 
-    upper.commit = overtaken
+    stubborn.commit = overtaken
     cache.set("key", b"new")
-    assert upper.aborts == 1
+    assert stubborn.aborts == 1
     assert cache.get("key") == b"newer"
     assert cache._engine.flights.workers.wait_idle(30)
-    upper.delete("key")
+    stubborn.delete("key")
     assert cache.get("key") == b"newer"
 
 

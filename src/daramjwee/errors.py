@@ -6,7 +6,7 @@ to do. `exit_status` is what the command line exits with for that kind of error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Characters of a faulty value that a message shows: enough to know it by, whatever it is.
 LONGEST_SHOWN = 200
+# Values of a problem that another process gets as they are; of others it gets what is shown.
+SENDABLE = (type(None), bool, int, float, str, bytes)
 
 
 class Problem(NamedTuple):
@@ -40,6 +42,20 @@ class DaramjweeError(Exception):
 
     exit_status = 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process gets it as it is. By default it would be made from its message, which is not what `__init__` of
+        # each takes: a worker's error would then break the pool of processes that waits for its result.
+        return _made_again, (type(self), self.args, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def _made_again(kind: type[DaramjweeError], args: tuple[Any, ...], state: dict[str, Any]) -> DaramjweeError:
+    error = kind.__new__(kind, *args)  # which sets `args`
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigError(DaramjweeError, ValueError):
     """A setting or an argument was refused; nothing was changed.
@@ -55,6 +71,16 @@ class ConfigError(DaramjweeError, ValueError):
         count = len(self.problems)
         lines = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(f"{subject} has {count} problem{'s' if count != 1 else ''}:\n{lines}")
+
+    def _state(self) -> dict[str, Any]:
+        # The value at fault may be anything, also what no other process can have: a pool, a local function.
+        sent = tuple(
+            problem
+            if isinstance(problem.value, SENDABLE)
+            else problem._replace(value=repr(problem.value)[:LONGEST_SHOWN])
+            for problem in self.problems
+        )
+        return {**super()._state(), "problems": sent}
 
 
 class LeaseError(DaramjweeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 import typing
@@ -20,6 +21,7 @@ from daramjwee import (
     Metadata,
     Overloaded,
 )
+from daramjwee.buffers.holdings import Refused
 from daramjwee.errors import Problem, shorten
 from daramjwee.model import NULL_OBSERVER, Event, Observer, check_key
 
@@ -83,6 +85,39 @@ def test_every_error_is_a_daramjwee_error_with_an_exit_status() -> None:
             assert 1 <= kind.exit_status <= 9
             errors.append(kind)
     assert len(set(errors)) >= 13
+
+
+PUBLIC_ERRORS = [
+    value
+    for name in daramjwee.__all__
+    if isinstance(value := getattr(daramjwee, name), type) and issubclass(value, DaramjweeError)
+]
+MADE = {
+    ConfigError: lambda: ConfigError([Problem("workers", 0, "must be at least 1")], subject="Cache"),
+    CacheMiss: lambda: CacheMiss("k", "ask somebody"),
+    Overloaded: lambda: Overloaded("no room", retry_after=1.5),
+    Refused: lambda: Refused(4096, "Cannot allocate memory"),
+}
+
+
+@pytest.mark.parametrize("kind", [*PUBLIC_ERRORS, Refused])
+def test_an_error_reaches_another_process_as_it_is(kind: type[Exception]) -> None:
+    """A worker's error that cannot be made again there breaks the pool of processes that waits for it."""
+    error = MADE.get(kind, lambda: kind("what happened"))()
+    error.add_note("seen in a worker")
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is kind and str(again) == str(error)
+        assert again.args == error.args and vars(again) == vars(error)
+
+
+def test_a_value_that_no_other_process_can_have_goes_there_as_it_is_shown() -> None:
+    error = ConfigError(
+        [Problem("origin", lambda: None, "give a name"), Problem("workers", "x" * 500, "give a number")]
+    )
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) and again.subject == error.subject
+    assert again.problems[0].value == repr(error.problems[0].value)[:200]
+    assert again.problems[1] == error.problems[1]
 
 
 def test_messages_read_as_they_should() -> None:

@@ -532,3 +532,34 @@ def test_without_a_process_it_points_to_the_calibration(daramjwee, tmp_path):
     done = daramjwee("config", "recommend", tmp_path / "gone.toml")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"gone.toml = 'No such file or directory': cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "check", "recommend", "migrate"])
+def test_no_command_shows_a_secret_that_stands_where_none_belongs(daramjwee, tmp_path, command):
+    """In a file, in place of one, in a --set; in text, in JSON, and with the places that --debug shows."""
+    marker = "Hunter2Zq"
+    url = f"https://u:{marker}@example.org"
+    path = tmp_path / "cache.json"
+    path.write_text(
+        json.dumps(
+            {
+                "memory_limit": url,
+                "workers": {"token": marker},
+                "buffers": {"chunk_size": f"Bearer {marker}", url: 1},
+                "origin": {"type": "http", "base": url, "headers": {f"authorization: {marker}": "", "x": [marker]}},
+                "tiers": [{"type": "file", "folder": url, "capacity": url}],
+                f"password={marker}": marker,
+            }
+        )
+    )
+    changes = ["--set", f"workers={url}", "--set", f"x={{token='{marker}'}}"]
+    for arguments in {
+        "show": [[path], [f"{url}/a.toml"]],
+        "check": [[path], ["--json", path], changes, ["--set", f"token {marker}"]],
+        "recommend": [[path], [f"Bearer {marker}"]],
+        "migrate": [[path], [f"Bearer {marker}"]],
+    }[command]:
+        ran = daramjwee("--debug", "config", command, *arguments)
+        assert ran.returncode in (2, 4)
+        assert marker.encode() not in ran.stdout + ran.stderr
+        assert b"unexpected" not in ran.stderr

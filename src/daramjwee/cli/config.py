@@ -20,6 +20,7 @@ from daramjwee.cli.config_view import DEFAULT, Field, columns, fields_of, source
 from daramjwee.cli.doctor import PROBLEM_STATUS
 from daramjwee.cli.options import expanded
 from daramjwee.cli.render import is_terminal, print_json, printable, show
+from daramjwee.config.secret import shown
 from daramjwee.config.settings import PREFIX, SETTINGS
 from daramjwee.errors import ConfigError, Problem
 
@@ -135,7 +136,7 @@ def changes_of(texts: Iterable[str], option: str, problems: list[Problem]) -> di
         if equals and name.strip():
             values[name.strip()] = value_of(value.strip())
         else:
-            problems.append(Problem(option, text, "give FIELD=VALUE, such as buffers.chunk_size=512KiB"))
+            problems.append(Problem(option, shown(text), "give FIELD=VALUE, such as buffers.chunk_size=512KiB"))
     return values
 
 
@@ -144,7 +145,7 @@ def sound(examined: Examined, source: str | None) -> Any:
     if examined.config is None:
         # What was typed as text may hold anything; a path is there to be known by.
         named = isinstance(source_given(source), str)
-        raise ConfigError(examined.problems, subject=source if source and named else "configuration")
+        raise ConfigError(examined.problems, subject=shown(source) if source and named else "configuration")
     return examined.config
 
 

@@ -17,6 +17,7 @@ from daramjwee.cli.config import Changes, Source, examined_of, plain, sound
 from daramjwee.cli.config_view import text_of, toml_value
 from daramjwee.cli.options import expanded
 from daramjwee.cli.render import print_json, printable, show
+from daramjwee.config.secret import shown
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import format_duration
 
@@ -112,7 +113,7 @@ def _socket(places: Sequence[str], pid: int | None) -> str:
     wanted = [path for path in found if pid is None or pids[path] in (pid, None)]
     if not wanted:
         who = "no process offers its dashboard" if pid is None else f"process {pid} offers no dashboard"
-        raise NoDashboard(f"{who} in {', '.join(places)}: call cache.offer_dashboard() in it; {CALIBRATE}")
+        raise NoDashboard(f"{who} in {', '.join(map(shown, places))}: call cache.offer_dashboard() in it; {CALIBRATE}")
     if len(wanted) > 1:
         named = ", ".join(str(pids[path] or path) for path in wanted)
         mend = f"there are {len(wanted)} ({named}), and one is judged: choose it"

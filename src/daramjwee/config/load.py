@@ -18,10 +18,10 @@ from daramjwee.config.draft import DEFAULT, Draft, in_order, leaves, said_of
 from daramjwee.config.environment import file_named, read_environment
 from daramjwee.config.model import SCHEMA, CacheConfig
 from daramjwee.config.parse import LARGEST_FILE, Unread, parsed
-from daramjwee.config.secret import is_regular, open_at_once, shown
+from daramjwee.config.secret import is_regular, open_at_once, shown, without_secrets
 from daramjwee.config.tiers import GivenTier
 from daramjwee.config.warnings import Unwise, unwise
-from daramjwee.config.words import told_apart
+from daramjwee.config.words import name_of, told_apart
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import format_size
 
@@ -113,9 +113,10 @@ def examine(
     if config is None or given:
         return Examined(
             config=None,
-            problems=(*draft.problems, *given),
+            problems=tuple(without_secrets((*draft.problems, *given))),
             warnings=tuple(layer.warnings),
-            sources=dict(draft.given),
+            # A name that is none may be a secret.
+            sources={name: said for name, said in draft.given.items() if name_of(name) == name},
             schema=layer.schema,
         )
     fields = config.to_mapping()

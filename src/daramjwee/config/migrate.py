@@ -23,7 +23,8 @@ from daramjwee.config.change import Change
 from daramjwee.config.parse import LARGEST_FILE
 from daramjwee.config.plan import plan_migration
 from daramjwee.config.schemas import LATEST
-from daramjwee.errors import ConfigError, Problem
+from daramjwee.config.secret import shown
+from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.stores.file.folder import try_lock
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def migrate(path: str, *, dry_run: bool = False, system: type[System] | System =
     `ConfigError` lists what is wrong with the file, or says why it cannot be replaced; then, and after an `OSError`,
     the file is as it was, and nothing is beside it (but a copy of a file that somebody replaced meanwhile). Only when the very last step fails, the folder's `fsync`, is it new.
     """
-    real = os.path.realpath(path)
+    real = _real(path)
     with _opened(real, system) as old:
         plan = plan_migration(path, old.data)
         if plan.text is None:
@@ -116,7 +117,7 @@ def migrate(path: str, *, dry_run: bool = False, system: type[System] | System =
 def rollback(path: str, *, dry_run: bool = False, system: type[System] | System = System) -> Outcome:
     """Put the old file back, with its bytes, mode, owner and times. `ConfigError` when there is none, or when the new one
     was changed since."""
-    real = os.path.realpath(path)
+    real = _real(path)
     with _opened(real, system) as new:
         backups = [(n, _beside(real, n)) for n in range(LATEST) if os.path.lexists(_beside(real, n).backup)]
         if not backups:
@@ -143,6 +144,15 @@ def rollback(path: str, *, dry_run: bool = False, system: type[System] | System 
     raise ConfigError([Problem("FILE", path, mend)], subject=SUBJECT)
 
 
+def _real(path: str) -> str:
+    """The path with its links followed. What may be a secret, given by mistake, is no path, and in no message."""
+    if shown(path) != path:
+        raise ConfigError(
+            [Problem("FILE", HIDDEN, "looks like a URL or a secret; give the path of a file")], subject=SUBJECT
+        )
+    return os.path.realpath(path)
+
+
 def _beside(real: str, schema: int) -> _Beside:
     return _Beside(f"{real}.schema{schema}.bak", f"{real}.schema{schema}.sum")
 
@@ -155,7 +165,7 @@ def _opened(real: str, system: type[System] | System) -> Iterator[_Old]:
         fd = system.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError) as error:
         mend = f"cannot be read: {error.strerror}; give the path of a file that can"
-        raise ConfigError([Problem("FILE", real, mend)], subject=SUBJECT) from error
+        raise ConfigError([Problem("FILE", real, mend)], subject=SUBJECT) from None
     try:
         status = system.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:

@@ -16,7 +16,7 @@ import msgspec
 from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.config.origin import AnyOrigin, FileOriginConfig, GivenOrigin, HttpOriginConfig
 from daramjwee.config.read import read_buffers, read_freshness, read_origin, read_tiers, table_of
-from daramjwee.config.secret import Secret, text_of_path
+from daramjwee.config.secret import Secret, text_of_path, without_secrets
 from daramjwee.config.tables import table_of_origin
 from daramjwee.config.tiers import LARGEST_NUMBER, TOO_LARGE, AnyTier, FileTier, GivenTier, MemoryTier, place_of
 from daramjwee.config.url import tables_of_url
@@ -103,7 +103,7 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
             problems.append(Problem("workers", self.workers, f"must be an int from 1 to {MOST_WORKERS}"))
         problems += _shared_folders(tiers)
         if problems:
-            raise ConfigError(problems, subject="CacheConfig")
+            raise ConfigError(without_secrets(problems), subject="CacheConfig")
         for field, value in kept.items():
             msgspec.structs.force_setattr(self, field, value)
 
@@ -121,7 +121,7 @@ class CacheConfig(msgspec.Struct, frozen=True, kw_only=True):
             draft.put(name, value, DEFAULT)  # where a fault came from needs no telling: from these
         config = draft.settle()
         if config is None:
-            raise ConfigError(draft.problems, subject="CacheConfig")
+            raise ConfigError(without_secrets(draft.problems), subject="CacheConfig")
         return config
 
     def to_mapping(self) -> dict[str, Any]:

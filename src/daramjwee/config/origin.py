@@ -17,7 +17,7 @@ import msgspec
 from daramjwee.buffers.config import LARGEST_COUNT, LARGEST_DURATION
 from daramjwee.config.secret import REFERENCE_MEND, Secret, is_secret_name, is_secret_text, shown, text_of_path
 from daramjwee.config.tiers import check_name
-from daramjwee.config.words import unknown_field
+from daramjwee.config.words import name_of, unknown_field
 from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.units import parse_duration
 
@@ -72,8 +72,9 @@ class HttpOriginConfig(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
         problems: list[Problem] = []
         wrong = _problem_of_base(self.base)
         if wrong is not None:
-            # What cannot be taken apart may have a password where a port belongs.
-            problems.append(Problem("base", HIDDEN if wrong.startswith("is no valid") else shown(self.base), wrong))
+            # What cannot be taken apart may have a password where a port belongs, and after a blank is no URL.
+            told = not wrong.startswith(("is no valid", "has blanks"))
+            problems.append(Problem("base", shown(self.base) if told else HIDDEN, wrong))
         kept: dict[str, Any] = {"headers": _headers(self.headers, problems)}
         for field in ("timeout", "connect_timeout"):
             kept[field] = _seconds(field, getattr(self, field), problems)
@@ -201,6 +202,9 @@ def _headers(headers: Any, problems: list[Problem]) -> dict[str, str | Secret]:
     for name, value in headers.items():
         field = f"headers.{str(name)[:LONGEST_NAME]}"
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            # What stands after it may be the value: "authorization: Bearer ..." in one.
+            plain = _HEADER_NAME.match(str(name))
+            field = f"headers.{shown(plain[0])[:LONGEST_NAME] if plain else ''}..."
             problems.append(Problem(field, HIDDEN, "is no name of a header: letters, digits and dashes"))
             continue
         if name.lower() in SET_BY_ORIGIN:
@@ -220,9 +224,7 @@ def _header(field: str, name: str, value: Any, problems: list[Problem]) -> str |
     if isinstance(value, Mapping):
         known = Secret.__struct_fields__
         unknown = [key for key in value if key not in known]
-        problems += [
-            Problem(f"{field}.{str(key)[:LONGEST_NAME]}", HIDDEN, unknown_field(key, known)) for key in unknown
-        ]
+        problems += [Problem(f"{field}.{name_of(key)}", HIDDEN, unknown_field(key, known)) for key in unknown]
         try:
             secret = Secret(**{key: inner for key, inner in value.items() if key in known})
         except ConfigError as error:

@@ -16,7 +16,7 @@ from daramjwee.config.change import Change
 from daramjwee.config.model import CacheConfig
 from daramjwee.config.parse import Unread, parsed
 from daramjwee.config.schemas import LATEST, SCHEMA, schema_of, upgraded
-from daramjwee.config.secret import shown
+from daramjwee.config.secret import shown, without_secrets
 from daramjwee.config.words import name_of, told_apart, unknown_field
 from daramjwee.errors import ConfigError, Problem
 
@@ -50,7 +50,7 @@ def plan_migration(path: str, data: bytes) -> Plan:
         new, changes = upgraded(mapping)
         CacheConfig(**{name: value for name, value in new.items() if name != SCHEMA})
     except ConfigError as error:
-        raise ConfigError(error.problems, subject=path) from None
+        raise ConfigError(without_secrets(error.problems), subject=path) from None
     remarks = (COMMENTS,) if kind == "toml" and b"#" in _TOML_TEXT.sub(b"", data) else ()
     return Plan(before=before, text=_text(kind, new), changes=changes, remarks=remarks)
 
@@ -81,7 +81,7 @@ def _parsed(path: str, kind: str, data: bytes) -> Mapping[str, Any]:
         raise ConfigError([Problem("FILE", path, "holds no table of settings")], subject="config migrate")
     fields, problems = told_apart(found)
     if problems:
-        raise ConfigError(problems, subject=path)
+        raise ConfigError(without_secrets(problems), subject=path)
     return fields
 
 

@@ -17,6 +17,9 @@ import msgspec
 
 from daramjwee.errors import HIDDEN, ConfigError, Problem, redact_url
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 REFERENCE_MEND = 'give it by reference, { env = "NAME" } or { file = "/run/secrets/x" }'
 # A secret is a line of text; what is larger is another file.
 LARGEST_SECRET = 64 * 1024
@@ -32,6 +35,12 @@ _SECRET_TEXT = re.compile(
     r"|^[^?]*&(?:[\w.-]*[-_.])?(?:token|secret|key|sig|signature|password)=",
     re.IGNORECASE,
 )
+# A name of a secret with a value, as people write pairs. Only hidden: in a header it may well be no secret.
+_SECRET_PAIR = re.compile(
+    r"(?:^|[?&;,\s])[\w.-]*(?:token|secret|key|sig|signature|passw(?:or)?d|pwd|credentials?|authorization)\s*[=:]\s*\S",
+    re.IGNORECASE,
+)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -125,17 +134,26 @@ def shown(value: Any, name: object = "") -> Any:
     if value is not None and is_secret_name(name):
         return HIDDEN
     if isinstance(value, str):
-        if is_secret_text(value):
+        if is_secret_text(value) or _SECRET_PAIR.search(value):
             return HIDDEN
         if "://" in value:
             # A password with a slash in it looks like a host and a path.
             return redact_url(value) if "@" not in value else HIDDEN
         return value
     if isinstance(value, Mapping):
-        return {key: shown(inner, key) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+        return {_shown_name(key): shown(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
         return [shown(inner) for inner in value]
-    return value
+    return tuple(shown(inner) for inner in value) if type(value) is tuple else value
+
+
+def _shown_name(name: Any) -> Any:
+    return shown(name) if isinstance(name, str) else name
+
+
+def without_secrets(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems as anybody may see them, whatever was given for a value, or for a name."""
+    return [problem._replace(field=shown(problem.field), value=shown(problem.value)) for problem in problems]
 
 
 def open_at_once(path: str, flags: int) -> int:
@@ -148,11 +166,18 @@ def is_regular(file: IO[Any]) -> bool:
     return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
 
+def is_url(text: str) -> bool:
+    """Whether text begins as a URL does: joined to a folder it would be a path, and show what it holds."""
+    return _URL.match(text) is not None
+
+
 def text_of_path(value: object) -> str:
     """A path as text, `~` expanded. `ValueError` says why it can be none."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str) or not text.strip():
         raise ValueError("must be a path, as text")
+    if is_url(text):
+        raise ValueError("is a URL; give a path")
     if "\0" in text:
         raise ValueError("has a NUL in it: no path has")
     try:

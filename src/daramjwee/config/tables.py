@@ -15,6 +15,7 @@ import msgspec
 
 from daramjwee.config.origin import is_word
 from daramjwee.config.read import table_of
+from daramjwee.config.secret import is_url
 from daramjwee.config.url import folder_of_url, tables_of_url
 from daramjwee.errors import HIDDEN, Problem
 
@@ -90,7 +91,7 @@ def anchored_secret(value: Any, anchor: str | None) -> Any:
 def joined(value: Any, anchor: str) -> Any:
     """A path taken from `anchor`; what is none as it is."""
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
+    if not isinstance(text, str) or not text.strip() or "\0" in text or is_url(text):
         return value  # no path: that is said where it is checked
     text = os.path.expanduser(text)
     return text if text.startswith("~") else os.path.normpath(os.path.join(anchor, text))

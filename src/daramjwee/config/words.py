@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.config.secret import shown
 from daramjwee.errors import HIDDEN, Problem, shorten
 
 if TYPE_CHECKING:
@@ -96,5 +97,6 @@ def told_apart(mapping: Mapping[Any, Any]) -> tuple[dict[str, Any], list[Problem
 
 
 def name_of(value: object) -> str:
-    """A name that was given, fit to be a part of the field of a problem."""
-    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else shorten(str(value))
+    """A name that was given, fit to be a part of the field of a problem. It may be a secret that stands in the wrong place."""
+    text = shown(str(value))
+    return text if isinstance(value, str) and _PLAIN.fullmatch(text) else shorten(text)

@@ -18,7 +18,7 @@ from daramjwee.cli.config_view import text_of, toml_value
 from daramjwee.cli.options import expanded
 from daramjwee.cli.render import print_json, printable, show
 from daramjwee.config.secret import shown
-from daramjwee.errors import ConfigError, Problem
+from daramjwee.errors import ConfigError, FetchError, Problem
 from daramjwee.units import format_duration
 
 if TYPE_CHECKING:
@@ -126,12 +126,25 @@ def judged(document: Document) -> Advice:
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.insight.advice import advise
 
+    if not document.pools:
+        raise FetchError(f"process {document.pid} tells of no pool: there is nothing to judge")
     pool = document.pools[0]
     # A process of another release may have other settings.
     settings: dict[str, Any] = {
         name: pool.config[name] for name in pool.config.keys() & set(BufferPoolConfig.__struct_fields__)
     }
-    findings = advise(pool.stats, BufferPoolConfig(**settings))
+    try:
+        config = BufferPoolConfig(**settings)
+    except ConfigError as error:  # it is not the caller's configuration that is at fault
+        named = ", ".join(problem.field for problem in error.problems)
+        raise FetchError(
+            f"process {document.pid} tells of settings that cannot be ({named}): upgrade daramjwee"
+        ) from None
+    figures = ((name, getattr(pool.stats, name)) for name in pool.stats.__struct_fields__)
+    wrong = [f"{name} = {figure}" for name, figure in figures if isinstance(figure, int | float) and figure < 0]
+    if wrong:
+        raise FetchError(f"process {document.pid} tells of figures that cannot be: {', '.join(wrong)}; ask again")
+    findings = advise(pool.stats, config)
     named = {finding.code for finding in findings}
     return Advice(
         pid=document.pid,

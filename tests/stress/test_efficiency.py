@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -241,6 +242,7 @@ def test_in_steady_state_a_strategy_causes_no_page_fault(tmp_path: Path) -> None
         if least:
             assert min(rounds) >= 10 * least, (name, rounds)
         else:
-            # One fault in any operation would be ten in every round; the interpreter itself may have a single one.
-            assert min(rounds) == 0 and sum(rounds) < 10, (name, rounds)
+            # One fault in any operation would be ten in every round; the interpreter itself has some in one or two, when it
+            # maps a page of its own, or the system moves one.
+            assert statistics.median_high(rounds) == 0, (name, rounds)
     assert not wasteful

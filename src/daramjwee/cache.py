@@ -39,7 +39,7 @@ from daramjwee.fills.body import metadata_of, result_of
 from daramjwee.fills.stream import CacheStream
 from daramjwee.model import SYSTEM_CLOCK, Body, Clock, Fetcher, FetchResult, Freshness, Status, check_key
 from daramjwee.stores.protocol import Store
-from daramjwee.units import Duration, Size, format_size
+from daramjwee.units import Duration, Size, counted, format_size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -442,7 +442,7 @@ class Cache:
         tiers = " > ".join(tier.name for tier in engine.tiers)
         used, limit = format_size(engine.ledger.held), format_size(engine.ledger.limit)
         state = "closed" if engine.closed else "open"
-        return f"<Cache {state}, {tiers}, {len(engine.flights)} flights, memory {used} of {limit}>"
+        return f"<Cache {state}, {tiers}, {counted(len(engine.flights), 'flight')}, memory {used} of {limit}>"
 
 
 # A damaged entry is dropped when it is seen, in one tier after the other.

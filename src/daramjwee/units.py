@@ -72,6 +72,11 @@ def parse_duration(value: Duration) -> float:
     return float(seconds) + 0.0  # no negative zero
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """So many of something, for people: "1 tier", "2,000 tiers". `many`: where `one` with an s is not it."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def format_size(count: float) -> str:
     """`count` bytes for people: "0B", "1.5MiB", exact where the unit divides it."""
     for unit, size in (("TiB", 1024 * GIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):

@@ -379,7 +379,7 @@ def test_one_field_is_changed_by_its_dotted_name():
         ("freshness.x", "is no field"),
         ("origin.x", "is no field of type http"),
         ("tiers[0].folder", "is no field of type memory"),
-        ("tiers[3].capacity", "there are 3 tiers, counted from 0"),
+        ("tiers[3].capacity", "is beyond 3 tiers, counted from 0"),
         ("tiers.redis.capacity", "is no kind of tier"),
         ("tiers.capacity", "write tiers[0].capacity"),
         ("tiers[0]", "write tiers[0].capacity"),

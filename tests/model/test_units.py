@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daramjwee.units import GIB, KIB, MIB, format_duration, format_size, parse_duration, parse_size
+from daramjwee.units import GIB, KIB, MIB, counted, format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -141,3 +141,18 @@ def test_a_duration_beyond_all_numbers_is_refused_as_one(value: object) -> None:
     """As a size is."""
     with pytest.raises(ValueError):
         parse_duration(value)  # type: ignore[arg-type]  # what a caller may give
+
+
+@pytest.mark.parametrize(
+    ("count", "names", "said"),
+    [
+        (0, ("tier",), "0 tiers"),
+        (1, ("tier",), "1 tier"),
+        (2000, ("tier",), "2,000 tiers"),
+        (1, ("entry", "entries"), "1 entry"),
+        (0, ("entry", "entries"), "0 entries"),
+    ],
+)
+def test_one_is_counted_without_an_s(count: int, names: tuple[str, ...], said: str) -> None:
+    """And many with commas."""
+    assert counted(count, *names) == said

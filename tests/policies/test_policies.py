@@ -156,4 +156,4 @@ def test_an_unknown_policy_is_refused_with_the_names_there_are():
 def test_a_policy_tells_what_it_holds():
     policy = Sieve()
     policy.add(Item(1, 512))
-    assert repr(policy) == "<Sieve 1 items, 512 bytes>"
+    assert repr(policy) == "<Sieve 1 item, 512 bytes>"

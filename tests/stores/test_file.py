@@ -471,7 +471,7 @@ def test_a_larger_object_than_allowed_is_refused_with_its_numbers(make):
 def test_a_store_tells_its_state(make, tier):
     store = make()
     put(store, "k", bytes(1024))
-    assert repr(store) == f"<FileStore {tier} 1 entries, 1KiB of 64MiB, 0 stagings>"
+    assert repr(store) == f"<FileStore {tier} 1 entry, 1KiB of 64MiB, 0 stagings>"
     staging = store.stage("secret", Metadata())
     assert repr(staging) == "<FileStaging 'secret' open, 0B>"
     staging.abort()

@@ -271,7 +271,7 @@ def test_a_spool_equals_the_concatenation_of_its_writes(sizes, known, cut):
 def test_a_store_tells_its_state():
     store = MemoryStore("1MiB")
     put(store, "k", bytes(1024))
-    assert repr(store) == "<MemoryStore 1 entries, 1KiB of 1MiB, 0 stagings>"
+    assert repr(store) == "<MemoryStore 1 entry, 1KiB of 1MiB, 0 stagings>"
     assert repr(store.open("k")) == "<MemoryEntry open, 1KiB>"
     assert repr(store.stage("secret", Metadata())) == "<MemoryStaging 'secret' open, 0B>"
     store.close()

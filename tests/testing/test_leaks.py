@@ -56,7 +56,7 @@ def test_leased_buffers_are_named_with_their_pool():
 
 def test_running_flights_are_named_with_their_cache():
     cache = Cache(Pool())
-    with pytest.raises(AssertionError, match="1 running flights of <Cache>"):
+    with pytest.raises(AssertionError, match="1 running flight of <Cache>"):
         with no_leaks(cache, patience=0):
             cache.flights = 1
 

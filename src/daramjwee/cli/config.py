@@ -23,6 +23,7 @@ from daramjwee.cli.render import is_terminal, print_json, printable, show
 from daramjwee.config.secret import shown
 from daramjwee.config.settings import PREFIX, SETTINGS
 from daramjwee.errors import ConfigError, Problem
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from daramjwee.cli.config_machine import Seen
@@ -238,7 +239,7 @@ def _lines(examined: Examined, lacking: Sequence[Seen], looks: int) -> list[str]
 
 
 def _some(count: int, what: str) -> str:
-    return f"{count} {what}s" if count > 1 else f"{count or 'no'} {what}"
+    return counted(count, what) if count else f"no {what}"
 
 
 def _report(examined: Examined, lacking: Sequence[Seen]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from daramjwee.cli.options import expanded
 from daramjwee.cli.render import print_json, printable, show
 from daramjwee.config.secret import shown
 from daramjwee.errors import ConfigError, FetchError, Problem
-from daramjwee.units import format_duration
+from daramjwee.units import counted, format_duration
 
 if TYPE_CHECKING:
     from daramjwee.buffers.insight.finding import Finding
@@ -136,9 +136,9 @@ def judged(document: Document) -> Advice:
     try:
         config = BufferPoolConfig(**settings)
     except ConfigError as error:  # it is not the caller's configuration that is at fault
-        named = ", ".join(problem.field for problem in error.problems)
+        fields = ", ".join(problem.field for problem in error.problems)
         raise FetchError(
-            f"process {document.pid} tells of settings that cannot be ({named}): upgrade daramjwee"
+            f"process {document.pid} tells of settings that cannot be ({fields}): upgrade daramjwee"
         ) from None
     figures = ((name, getattr(pool.stats, name)) for name in pool.stats.__struct_fields__)
     wrong = [f"{name} = {figure}" for name, figure in figures if isinstance(figure, int | float) and figure < 0]
@@ -194,7 +194,7 @@ def to_toml(advice: Advice) -> str:
 
 def _lines(advice: Advice) -> Iterator[str]:
     yield _comment(
-        f"Process {advice.pid}, daramjwee {advice.version}: judged by {advice.operations:,} operations in "
+        f"Process {advice.pid}, daramjwee {advice.version}: judged by {counted(advice.operations, 'operation')} in "
         f"{format_duration(advice.seconds)}."
     )
     if advice.other:

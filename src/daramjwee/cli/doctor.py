@@ -20,6 +20,7 @@ from daramjwee.cli.options import expanded, size_of
 from daramjwee.cli.render import print_json, printable, show
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from daramjwee.config import CacheConfig
@@ -152,7 +153,5 @@ def to_text(checks: Sequence[Check]) -> str:
             lines.append(f"{'':<{9 + width}}  -> {check.remedy}")
     sums = Counter(check.state.value for check in checks)
     notes, problems = sums["note"], sums["problem"]
-    lines.append(
-        f"{sums['ok']} ok, {notes} note{'s' if notes != 1 else ''}, {problems} problem{'s' if problems != 1 else ''}"
-    )
+    lines.append(f"{sums['ok']} ok, {counted(notes, 'note')}, {counted(problems, 'problem')}")
     return "\n".join(printable(line) for line in lines)

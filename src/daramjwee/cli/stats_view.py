@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.buffers.insight.metrics import METRICS, format_metric, format_ns
 from daramjwee.cli.render import printable
-from daramjwee.units import format_duration, format_size
+from daramjwee.units import counted, format_duration, format_size
 
 if TYPE_CHECKING:
     from daramjwee.observe.document import (
@@ -179,14 +179,18 @@ def _figure(metric: str, value: float | None) -> str:
 
 def _cache_line(cache: CacheSection) -> str:
     counts = {
-        "hits": cache.hits, "misses": sum(cache.misses.values()), "joined": cache.joined, "stale": cache.stale,
+        "hit": cache.hits, "miss": sum(cache.misses.values()), "joined": cache.joined, "stale": cache.stale,
         "revalidated": cache.revalidated, "bypassed": cache.bypassed, "negative": cache.negative,
     }  # fmt: skip
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(cache.misses.items()))
-    answers = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name in {"hits", "misses"})
+    answers = ", ".join(
+        counted(count, name, {"hit": "hits", "miss": "misses"}.get(name, name))
+        for name, count in counts.items()
+        if count or name in {"hit", "miss"}
+    )
     events = "".join(f", {kind} {count:,}" for kind, count in sorted(cache.events.items()))
     return (
-        f"{answers}{f' ({reasons})' if reasons else ''}; {cache.flights:,} fills running, {cache.origin_fetches:,} fetches, "
+        f"{answers}{f' ({reasons})' if reasons else ''}; {counted(cache.flights, 'fill')} running, {counted(cache.origin_fetches, 'fetch', 'fetches')}, "
         f"{cache.fetch_errors:,} failed; {format_size(cache.memory_used)} of {format_size(cache.memory_limit)}{events}"
     )
 

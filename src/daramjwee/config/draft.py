@@ -22,6 +22,7 @@ from daramjwee.config.tiers import TIER_KINDS
 from daramjwee.config.words import name_of, outlandish, unknown_field
 from daramjwee.errors import HIDDEN, ConfigError, Problem
 from daramjwee.model import Freshness
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +162,7 @@ class Draft:
         if by_place is not None:
             name = by_place[2]
             places = [int(by_place[1])] if int(by_place[1]) < len(tiers) else []
-            wrong = f"there are {len(tiers)} tiers, counted from 0"
+            wrong = f"is beyond {counted(len(tiers), 'tier')}, counted from 0"
         elif by_kind is not None:
             kind, name = by_kind[1], by_kind[2]
             places = [i for i, tier in enumerate(tiers) if isinstance(tier, dict) and tier.get("type") == kind]

@@ -18,6 +18,7 @@ from daramjwee.config.read import table_of
 from daramjwee.config.secret import is_url
 from daramjwee.config.url import folder_of_url, tables_of_url
 from daramjwee.errors import HIDDEN, Problem
+from daramjwee.units import counted
 
 # A read asks one tier after the other: nobody wants so many. Comparing each with each takes long then.
 MOST_TIERS = 64
@@ -37,7 +38,7 @@ def tables_of_tiers(value: Any, faults: list[Problem], anchor: str | None) -> An
     if not isinstance(value, list | tuple):
         return value
     if len(value) > MOST_TIERS:
-        faults.append(Problem("tiers", f"{len(value):,} tiers", f"are more than {MOST_TIERS}; leave some out"))
+        faults.append(Problem("tiers", counted(len(value), "tier"), f"are more than {MOST_TIERS}; leave some out"))
     return [anchored(_plain(tier), anchor) for tier in value[:MOST_TIERS]]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from daramjwee.config import FileTier, GivenTier
 from daramjwee.engine.assemble import config_of
 from daramjwee.errors import Closed, ConfigError, Overloaded, Problem
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -97,7 +98,9 @@ def _refused(now: CacheConfig, wanted: CacheConfig, *, owns_pool: bool) -> Itera
         mend = "is a pool that the cache was given, and others may use: call its own reconfigure"
         yield Problem("buffers", wanted.buffers, mend)
     if len(wanted.tiers) != len(now.tiers):
-        yield Problem("tiers", wanted.tiers, f"has {len(wanted.tiers)} tiers instead of {len(now.tiers)}: {RESTART}")
+        yield Problem(
+            "tiers", wanted.tiers, f"has {counted(len(wanted.tiers), 'tier')} instead of {len(now.tiers)}: {RESTART}"
+        )
         return
     for place, (old, new) in enumerate(zip(now.tiers, wanted.tiers, strict=True)):
         if type(old) is not type(new):

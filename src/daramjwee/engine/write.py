@@ -22,7 +22,7 @@ from daramjwee.errors import (
     shorten,
 )
 from daramjwee.fills.body import NoBytes, metadata_of, open_body, result_of
-from daramjwee.units import format_size
+from daramjwee.units import counted, format_size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -215,7 +215,7 @@ def _hash(metadata: Metadata, data: bytes = b"") -> Any:
 
 
 def _another_size(what: str, key: str, said: int, size: int) -> ConfigError:
-    mend = f"{size:,} bytes were given, and nothing was kept; give their number, or leave size out"
+    mend = f"{counted(size, 'byte')} came, and nothing was kept; give their number, or leave size out"
     return ConfigError([Problem("size", said, mend)], subject=f"{what} of {shorten(key)}")
 
 

@@ -24,6 +24,7 @@ from daramjwee.fills.kernel import Phase
 from daramjwee.fills.reader import FlightReader, copied
 from daramjwee.fills.waiter import NEVER, Waiter
 from daramjwee.model import Event
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections import deque
@@ -100,7 +101,7 @@ class Flight:
         size = "?" if kernel.size is None else kernel.size
         return (
             f"<Flight {shorten(self.key)} {kernel.phase.value}, {kernel.head} of {size} bytes, "
-            f"{len(kernel.readers)} readers>"
+            f"{counted(len(kernel.readers), 'reader')}>"
         )
 
     @property

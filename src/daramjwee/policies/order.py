@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from daramjwee.units import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -63,7 +65,7 @@ class Policy:
             item = item.newer
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.count} items, {self.weight} bytes>"
+        return f"<{type(self).__name__} {counted(self.count, 'item')}, {counted(self.weight, 'byte')}>"
 
     def add(self, item: Ranked) -> None:
         """Put a new item at the newest end. `ValueError` for one that is in a policy already."""

@@ -23,7 +23,7 @@ from daramjwee.stores.limits import limits_or_refuse
 from daramjwee.stores.memory_staging import MemoryEntry, MemoryStaging
 from daramjwee.stores.segments import out_of_memory
 from daramjwee.stores.shelf import Hold, Record, Shelf, with_size
-from daramjwee.units import MIB, format_size
+from daramjwee.units import MIB, counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -246,8 +246,8 @@ class MemoryStore:
             return "<MemoryStore closed>"
         usage = self.usage()
         return (
-            f"<MemoryStore {usage.entries} entries, {format_size(usage.bytes)} of {format_size(usage.capacity)}, "
-            f"{usage.stagings} stagings>"
+            f"<MemoryStore {counted(usage.entries, 'entry', 'entries')}, {format_size(usage.bytes)} of {format_size(usage.capacity)}, "
+            f"{counted(usage.stagings, 'staging')}>"
         )
 
     # -- for stagings and the ledger: room in the tier, and memory for it -----------------------------------
@@ -269,7 +269,7 @@ class MemoryStore:
             return
         if not fits:
             raise LimitExceeded(
-                f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "
+                f"no room for {counted(count, 'more byte')} of {shorten(key)}: stagings hold {reserved:,} of the "
                 f"{limits.capacity:,} bytes of the memory tier; raise capacity or fill fewer objects at once"
             )
         if not self._charge(hold, count):

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 from daramjwee.errors import LimitExceeded
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ class Body:
 def out_of_memory(count: int) -> LimitExceeded:
     """The error for a charge of `count` bytes that is refused though all that can be evicted was."""
     return LimitExceeded(
-        f"the memory limit has no room for {count:,} more bytes of the memory tier, and nothing is left to "
+        f"the memory limit has no room for {counted(count, 'more byte')} of the memory tier, and nothing is left to "
         "evict: raise memory_limit, or lower the tier's capacity"
     )
 

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from daramjwee.buffers.upkeep import THREAD_NAME
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,9 +69,9 @@ def _owner_left(owner: Any, before: int) -> str:
         flights = getattr(owner.stats(), "flights", 0)
     said = []
     if leased > before:
-        said.append(f"{leased - before} leased buffers")
+        said.append(counted(leased - before, "leased buffer"))
     if flights:
-        said.append(f"{flights} running flights")
+        said.append(counted(flights, "running flight"))
     return f"{' and '.join(said)} of {owner!r}" if said else ""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from daramjwee.errors import FetchError, NotFound, NotModified, shorten
 from daramjwee.model import FetchResult
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -154,7 +155,7 @@ class ScriptedOrigin:
 
     def __repr__(self) -> str:
         with self._lock:
-            return f"<ScriptedOrigin of {len(self._scripts)} keys, {len(self._requests)} fetches>"
+            return f"<ScriptedOrigin of {counted(len(self._scripts), 'key')}, {counted(len(self._requests), 'fetch', 'fetches')}>"
 
 
 class _ScriptedBody:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from daramjwee.cli.demo.record import MEMORY_LIMIT_BYTES, MEMORY_TIER_BYTES, Report, Step, faults_of
 from daramjwee.cli.demo.stage import Stage
 from daramjwee.cli.render import format_rate, is_terminal, polled_progress, printable
-from daramjwee.units import format_duration, format_size
+from daramjwee.units import counted, format_duration, format_size
 
 # They fit a screen of 80 columns. "fetches": by the origin's own count.
 COLUMNS = ("step", "bytes", "fetches", "1st byte", "time", "rate", "ok")
@@ -164,7 +164,7 @@ def facts_of(stage: Stage) -> list[tuple[str, str]]:
         f"{format_rate(settings.bandwidth, 1)} for each response"
     )
     objects = (
-        f"{len(sizes)} files of {stage.served} ({format_size(min(sizes))} to {format_size(max(sizes))}) "
+        f"{counted(len(sizes), 'file')} of {stage.served} ({format_size(min(sizes))} to {format_size(max(sizes))}) "
         f"and a made-up one of {format_size(settings.big_bytes)}"
     )
     return [
@@ -193,8 +193,8 @@ def closing_of(report: Report) -> list[str]:
         times = report.wall_s / report.single_reader_wall_s
         peak = format_size(report.peak_memory_bytes or 0)
         lines.append(
-            f"{report.readers} readers, {report.origin_fetches} origin "
-            f"{'fetch' if report.origin_fetches == 1 else 'fetches'}, {report.digests_right} digests right; first byte "
+            f"{counted(report.readers or 0, 'reader')}, {counted(report.origin_fetches or 0, 'origin fetch', 'origin fetches')}, "
+            f"{counted(report.digests_right or 0, 'digest')} right; first byte "
             f"for the slowest after {(report.first_byte_ms or 0):.1f} ms"
         )
         lines.append(
@@ -204,5 +204,5 @@ def closing_of(report: Report) -> list[str]:
     faults = faults_of(report.steps)
     lines += [f"WRONG: {fault}" for fault in faults]
     if not faults:
-        lines.append(f"{len(report.steps)} steps in {report.seconds:.1f} s, every figure as it has to be")
+        lines.append(f"{counted(len(report.steps), 'step')} in {report.seconds:.1f} s, every figure as it has to be")
     return lines

@@ -21,7 +21,7 @@ from daramjwee.cli.demo.memory import PeakMeter
 from daramjwee.cli.demo.readers import Reading, read_object, read_together
 from daramjwee.cli.demo.record import MEMORY_LIMIT_BYTES, Check, Step, at_most, same, step_of
 from daramjwee.cli.demo.stage import BIG, Stage
-from daramjwee.units import format_size
+from daramjwee.units import counted, format_size
 
 CRC_NAME = "CRC-32C"
 SHA_NAME = "SHA-256"
@@ -44,7 +44,7 @@ def cold_read(stage: Stage) -> Step:
     count = len(stage.files)
     fetches = stage.fetched()
     return _step(
-        "cold_read", title, seen, fetches, f"{count} files of {_sizes(stage.files)}, {SHA_NAME} right: {seen.right}",
+        "cold_read", title, seen, fetches, f"{counted(count, 'file')} of {_sizes(stage.files)}, {SHA_NAME} right: {seen.right}",
         [same("found as", {"MISS": count}, seen.statuses), same("origin fetches", count, fetches),
          same(f"{SHA_NAME} right", count, seen.right)],
     )  # fmt: skip
@@ -75,7 +75,7 @@ def _warm(
     seen = _read_files(stage, files)
     count, fetches, hits = len(files), stage.fetched(), stage.tier_hits()[tier] - before
     return _step(
-        name, title, seen, fetches, f"{said}{count} files, {hits} hits of that tier, {SHA_NAME} right: {seen.right}",
+        name, title, seen, fetches, f"{said}{counted(count, 'file')}, {counted(hits, 'hit')} of that tier, {SHA_NAME} right: {seen.right}",
         [same("there is something to read", True, count > 0), same("found as", {"HIT": count}, seen.statuses),
          same("hits of that tier", count, hits), same("origin fetches", 0, fetches),
          same(f"{SHA_NAME} right", count, seen.right)],
@@ -127,7 +127,7 @@ def range_read(stage: Stage) -> Step:
     count, fetches = sum(map(len, got)), stage.fetched()
     return _step(
         "range_read", title, _Files(count, seconds, first, {}, right), fetches,
-        f"{len(spans)} parts of {format_size(size)}, from 1 byte to {format_size(max(map(len, got)))}, exact: {right}",
+        f"{counted(len(spans), 'part')} of {format_size(size)}, from 1 byte to {format_size(max(map(len, got)))}, exact: {right}",
         [same("parts exact", len(spans), right), same("origin fetches", 0, fetches)],
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ def range_read(stage: Stage) -> Step:
 def readers_together(stage: Stage) -> Step:
     """All readers open the big object at the same moment, and nobody has it yet."""
     count, size = stage.settings.readers, stage.settings.big_bytes
-    title = f"{count} readers, cold"
+    title = f"{counted(count, 'reader')}, cold"
     stage.cache.delete(BIG)
     stage.origin.reset()
     stage.watch.began(title, count * size)
@@ -153,7 +153,7 @@ def readers_together(stage: Stage) -> Step:
     }  # fmt: skip
     return _step(
         "readers_together", title, _Files(count * size, seen.seconds, max(firsts), {}, right), fetches,
-        f"{fetches} origin {'fetch' if fetches == 1 else 'fetches'} for {count}, {CRC_NAME} right: {right}, "
+        f"{counted(fetches, 'origin fetch', 'origin fetches')} for {count}, {CRC_NAME} right: {right}, "
         f"memory at most {format_size(peak.bytes)} more",
         [same("origin fetches", 1, fetches), same(f"{CRC_NAME} right", count, right),
          same("readers that failed", [], [str(error) for error in seen.errors]),

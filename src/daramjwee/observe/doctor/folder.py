@@ -17,7 +17,7 @@ from daramjwee.observe.doctor.case import Check, State
 from daramjwee.observe.doctor.probes import SHARED_BYTES
 from daramjwee.stores.file import layout
 from daramjwee.stores.file.folder import LARGEST_MARKER, NOT_OURS_TO_MIND, PRIVATE
-from daramjwee.units import format_duration, format_size
+from daramjwee.units import counted, format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +93,7 @@ def _recognised(path: str, names: set[str], text: str | None) -> Check:
     if text is None:
         others = names - NOT_OURS_TO_MIND
         if others:
-            seen = f"{path} holds {len(others)} other files or folders and no {layout.MARKER_NAME}"
+            seen = f"{path} holds {counted(len(others), 'other file or folder', 'other files or folders')} and no {layout.MARKER_NAME}"
             return Check("folder", State.PROBLEM, seen, "give an empty or a new folder: this one will be refused")
         return Check("folder", State.OK, f"{path} is empty")
     version = layout.parse_marker(text)

@@ -12,7 +12,7 @@ from daramjwee.observe.doctor import cgroup
 from daramjwee.observe.doctor.case import Check, State
 from daramjwee.observe.doctor.memory import soft_limit
 from daramjwee.stores.file.store import KEPT_DESCRIPTORS
-from daramjwee.units import format_duration
+from daramjwee.units import counted, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,11 +40,11 @@ def container_cpus(case: Case) -> Iterator[Check]:
     limit, cpus = cgroup.cpu_limit(case), case.runtime.cpus
     if limit is None:
         known = cgroup.is_known(case)
-        seen = f"{cpus} processors, " + ("no limit" if known else "whether there is a limit is not known")
+        seen = f"{counted(cpus, 'processor')}, " + ("no limit" if known else "whether there is a limit is not known")
         state, remedy = (State.OK, "") if known else (State.NOTE, "on Linux mount /proc")
         yield Check("container_cpus", state, seen, remedy)
         return
-    seen = f"{limit.value:.2f} of {cpus} processors ({limit.file})"
+    seen = f"{limit.value:.2f} of {counted(cpus, 'processor')} ({limit.file})"
     if limit.value < 1:
         remedy = "threads stand still together when it is used up: give it at least 1"
         yield Check("container_cpus", State.NOTE, seen, remedy)

@@ -13,6 +13,7 @@ import msgspec
 
 from daramjwee.model import Metadata
 from daramjwee.stores.file import layout
+from daramjwee.units import counted
 
 MAGIC = b"DJME"
 RECORD_VERSION = 1
@@ -68,7 +69,7 @@ def decode(data: bytes, name: str) -> MetaRecord:
     from crc32c import crc32c
 
     if len(data) < PAYLOAD_AT:
-        raise BadRecord(f"has {len(data)} bytes, fewer than its head")
+        raise BadRecord(f"has {counted(len(data), 'byte')}, fewer than its head")
     magic, version, zero, length = _HEAD.unpack_from(data)
     if magic != MAGIC:
         raise BadRecord("does not begin as a metadata record")

@@ -22,7 +22,7 @@ from daramjwee.stores.file.index import TURN_SECONDS, FileIndex
 from daramjwee.stores.file.staging import FileStaging
 from daramjwee.stores.forks import survive_fork
 from daramjwee.stores.limits import check_limits, check_size, limits_or_refuse
-from daramjwee.units import format_size
+from daramjwee.units import counted, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,7 +162,7 @@ class FileStore(FileIndex):
             except OSError as error:
                 raise self.failed("read_failed", key, "open", error) from error
             if status.st_size != record.size:
-                raise self.corrupt(record, f"the body has {status.st_size:,} bytes instead of {record.size:,}")
+                raise self.corrupt(record, f"the body has {counted(status.st_size, 'byte')} instead of {record.size:,}")
             return self.opened(record, file, (status.st_ino, status.st_mtime_ns))
 
     def stat(self, key: str) -> Metadata | None:
@@ -236,7 +236,7 @@ class FileStore(FileIndex):
             self._remove(evicted)
         if not fits:
             raise LimitExceeded(
-                f"no room for {count:,} more bytes of {shorten(key)}: stagings hold {reserved:,} of the "
+                f"no room for {counted(count, 'more byte')} of {shorten(key)}: stagings hold {reserved:,} of the "
                 f"{limits.capacity:,} bytes of the file tier; raise capacity or fill fewer objects at once"
             )
 
@@ -309,6 +309,6 @@ class FileStore(FileIndex):
             return f"<FileStore {self.folder} closed>"
         usage = self.usage()
         return (
-            f"<FileStore {self.folder} {usage.entries} entries, {format_size(usage.bytes)} of "
-            f"{format_size(usage.capacity)}, {usage.stagings} stagings>"
+            f"<FileStore {self.folder} {counted(usage.entries, 'entry', 'entries')}, {format_size(usage.bytes)} of "
+            f"{format_size(usage.capacity)}, {counted(usage.stagings, 'staging')}>"
         )

@@ -123,6 +123,13 @@ def test_a_config_is_immutable_and_hashable():
     assert config == BufferPoolConfig(max_pool_bytes="64MiB") and hash(config) == hash(BufferPoolConfig())
 
 
+def test_what_is_shown_is_what_is_no_default():
+    """However it was given: equal configurations look alike."""
+    spelled = BufferPoolConfig(min_buffer_size="4KiB", acquire_timeout="30s", leak_detection="sampled", chunk_size=None)
+    assert repr(spelled) == repr(BufferPoolConfig()) == "BufferPoolConfig()"
+    assert repr(BufferPoolConfig(max_idle_age="60s", chunk_size="64KiB")) == "BufferPoolConfig(chunk_size=65536)"
+
+
 @pytest.mark.parametrize(
     ("size", "expected"),
     [

@@ -119,8 +119,11 @@ class BufferPoolConfig(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defa
     def __post_init__(self) -> None:
         problems: list[Problem] = []
         given = {field: getattr(self, field) for field in self.__struct_fields__}
+        defaults = dict(zip(self.__struct_fields__, self.__struct_defaults__, strict=True))
         for field, value in _normalised(given, problems).items():
-            msgspec.structs.force_setattr(self, field, value)
+            # Of what equals the default, the default itself: `repr` leaves out what it finds to be that very object.
+            kept = defaults[field] if value == defaults[field] else value
+            msgspec.structs.force_setattr(self, field, kept)
         faulty = {problem.field for problem in problems}
         problems += _contradictions(self, given, faulty)
         if problems:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from daramjwee.buffers import send_file
 from daramjwee.errors import Closed, CorruptEntry, StoreError, shorten
+from daramjwee.fills.plain import PlainFile
 from daramjwee.fills.reader import FlightReader
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ if hasattr(os, "register_at_fork"):
 ITERATION_BYTES = 64 * 1024
 # A stream whose tier failed goes on from elsewhere; so often, then the error comes out.
 MOST_MENDS = 4
-# A plain file that a copy of itself replaces meanwhile, such as a fill makes, is looked for again; so often at most.
-MOST_LOOKS = 3
 # A read of unknown length grows by such steps.
 STEP_BYTES = 256 * 1024
 
@@ -97,7 +96,7 @@ class CacheStream(io.BufferedIOBase):
 
     # Slots, though the base has a dict: filling that took longer than all else an open of a warm file does in Python.
     __slots__ = (
-        "_direct", "_fetch", "_forks", "_given", "_key", "_located", "_mends", "_opened_at", "_owner", "_pos", "_progress",
+        "_direct", "_fetch", "_forks", "_given", "_key", "_mends", "_opened_at", "_owner", "_plain", "_pos", "_progress",
         "_readinto_at", "_source", "_start", "_stop", "metadata", "status",
     )  # fmt: skip
 
@@ -128,7 +127,7 @@ class CacheStream(io.BufferedIOBase):
         self._stop = stop
         self._progress = progress
         self._forks = forks.count
-        self._located: Entry | None = None
+        self._plain: PlainFile | None = None
         self._given = False
         self._mends = 0
 
@@ -408,7 +407,9 @@ class CacheStream(io.BufferedIOBase):
             entry = source.wait_entry()
             known = source.flight.metadata or known
         if getattr(entry, "path", None) is None:
-            entry = self._locate(known)
+            if self._plain is None:
+                self._plain = PlainFile(self._owner.locate, self._key)
+            entry = self._plain.find(known)
         if entry is None or getattr(entry, "path", None) is None:
             raise io.UnsupportedOperation(f"no tier has {shorten(self._key)} as a plain file; add a FileStore")
         verify = getattr(entry, "verify", None)
@@ -418,26 +419,6 @@ class CacheStream(io.BufferedIOBase):
         if self._progress is not None:
             self._progress(entry.size, entry.size)
         return path
-
-    def _locate(self, known: Metadata) -> Any:
-        """The object where there are plain files; None where there are none."""
-        for left in reversed(range(MOST_LOOKS)):
-            if self._located is None:
-                self._located = self._owner.locate(self._key)
-            entry: Any = self._located
-            if entry is not None and not _same_object(entry.metadata, known):
-                raise io.UnsupportedOperation(f"{shorten(self._key)} was replaced since it was opened: open it again")
-            try:
-                getattr(entry, "path", None)  # from here on the file is kept
-            except io.UnsupportedOperation:
-                if not left:
-                    raise
-                # The copy that is made after each fill came in between, and took the place of the one that we found.
-                self._located = None
-                entry.close()
-            else:
-                break
-        return entry
 
     def _follow(self, reader: FlightReader) -> None:
         """Tell `progress` what of the object arrives, but for the end; the position stays."""
@@ -469,8 +450,8 @@ class CacheStream(io.BufferedIOBase):
     def close(self) -> None:
         source, self._source, self._direct = self._source, None, None
         if source is not None and self._forks == forks.count:
-            if self._located is not None:
-                self._located.close()
+            if self._plain is not None:
+                self._plain.close()
             source.close()
 
     def __enter__(self) -> Self:
@@ -500,9 +481,3 @@ class CacheStream(io.BufferedIOBase):
     def __repr__(self) -> str:
         state = "closed" if self._source is None else f"at {self._pos - self._start} of {self.size}"
         return f"<CacheStream {shorten(self._key)} {self.status.name} {state}>"
-
-
-def _same_object(one: Metadata, other: Metadata) -> bool:
-    validator = one.strong_validator
-    same = one.stored_at == other.stored_at or (validator is not None and validator == other.strong_validator)
-    return same and one.size == other.size

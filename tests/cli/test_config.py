@@ -265,9 +265,11 @@ def test_a_size_that_is_shown_may_be_typed_in_again(count):
     assert parse_size(size_text(count)) == count
 
 
-@pytest.mark.parametrize("seconds", [0, 0.25, 1.5, 1.0, 30.0, 60, 90.0, 3600, 86400.0, 7 * 86400, 1 / 3])
+@pytest.mark.parametrize(
+    "seconds", [0, 0.25, 1.5, 1.0, 30.0, 60, 90.0, 3600, 86400.0, 7 * 86400, 1 / 3, 1e-10, 1e22, 1e300]
+)
 def test_a_duration_that_is_shown_may_be_typed_in_again(seconds):
-    """It is the same, to the last digit."""
+    """It is the same, to the last digit, and never written with an exponent."""
     assert parse_duration(duration_text(seconds)) == seconds
 
 

@@ -105,6 +105,9 @@ def test_a_setting_given_twice_may_not_say_two_things():
     [
         ("DARAMJWEE_WROKERS", "did you mean DARAMJWEE_WORKERS?"),
         ("DARAMJWEE_CONFIGG", "did you mean DARAMJWEE_CONFIG?"),
+        ("DARAMJWEE_workers", "did you mean DARAMJWEE_WORKERS?"),
+        ("DARAMJWEE_", "is no setting; unset it"),
+        ("DARAMJWEE_X", "is no setting; unset it"),
         ("DARAMJWEE_BUFFERS_CHUNKSIZE", "did you mean DARAMJWEE_BUFFERS_CHUNK_SIZE?"),
         ("DARAMJWEE_TIERS_MEMORY_CAPACITY", "as text in DARAMJWEE_TIERS"),
         ("DARAMJWEE_ORIGIN_HEADERS_AUTHORIZATION", 'secrets there as { env = "NAME" }'),

@@ -149,6 +149,8 @@ def test_the_environment_names_the_file_when_no_source_is_given(written):
     assert load({}, environ={"DARAMJWEE_CONFIG": "/no/where.toml"}).config == CacheConfig()
     (problem,) = examine(environ={"DARAMJWEE_CONFIG": "/no/where.toml"}).problems
     assert problem.field == "/no/where.toml" and "named by DARAMJWEE_CONFIG" in problem.mend
+    (problem,) = examine(environ={"DARAMJWEE_CONFIG": "a\0.toml"}).problems
+    assert problem.field == "source" and "named by DARAMJWEE_CONFIG" in problem.mend
     (problem,) = examine(environ={"DARAMJWEE_CONFIG": ""}).problems
     assert problem.field == "DARAMJWEE_CONFIG" and "is empty" in problem.mend
 

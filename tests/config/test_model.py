@@ -197,6 +197,8 @@ def test_parts_alone_name_their_fields_without_a_path():
         ("origin.type", {"origin": {"base": "https://example.org"}}, "is missing; give http or file"),
         ("origin.base", {"origin": {"type": "http"}}, "is missing"),
         ("origin.folder", {"origin": {"type": "file", "folder": 3}}, "must be a path"),
+        ("origin.base", {"origin": "https://example.org\\objects"}, "has a backslash"),
+        ("tiers", {"tiers": ""}, "give at least one"),
         ("origin.timeut", {"origin": HTTP | {"timeut": 3}}, "did you mean timeout?"),
         ("origin.timeout", {"origin": HTTP | {"timeout": "9" * 400}}, "give seconds"),
         ("origin.timeout", {"origin": HTTP | {"timeout": "400d"}}, "a year"),

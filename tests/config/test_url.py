@@ -45,7 +45,7 @@ def test_a_text_names_tiers(text, tiers):
 @pytest.mark.parametrize(
     ("text", "field", "said"),
     [
-        ("", "tiers[0]", "is empty"),
+        ("", "tiers", "is empty"),
         ("memory:1MiB;", "tiers[1]", "is empty"),
         ("256MiB", "tiers[0]", "give a kind and a colon"),
         ("disk:x", "tiers[0]", "is no kind of tier"),

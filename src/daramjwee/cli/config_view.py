@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.cli.render import printable
@@ -93,7 +94,8 @@ def duration_text(seconds: float) -> str:
     whole = next(
         (f"{seconds / size:.0f}{unit}" for unit, size in _DURATION_UNITS if seconds and seconds % size == 0), ""
     )
-    return whole or f"{seconds!r}".removesuffix(".0") + "s"
+    # Of a very small or a very large one Python shows an exponent, which nobody could type in again.
+    return whole or f"{Decimal(repr(seconds)):f}".removesuffix(".0") + "s"
 
 
 def value_of(text: str) -> Any:

@@ -73,6 +73,8 @@ def _unknown(name: str) -> str:
     ):
         if name.startswith(PREFIX + part):
             return f"is no setting: {mend}"
-    near = nearest(name, [*BY_VARIABLE, CONFIG_VARIABLE])
-    hint = f"did you mean {near}? " if near else ""
+    # Without what all begin with, which would make them all alike.
+    known = [variable.removeprefix(PREFIX) for variable in (*BY_VARIABLE, CONFIG_VARIABLE)]
+    near = nearest(name.removeprefix(PREFIX).upper(), known)
+    hint = f"did you mean {PREFIX}{near}? " if near else ""
     return f"is no setting; {hint}unset it, or give it a name that does not begin with {PREFIX}"

@@ -163,10 +163,12 @@ def _read_file(source: Any, why: str) -> _Layer:
         given = os.fspath(source)
         path = os.path.expanduser(given)
     except TypeError:
-        mend = "must be the path of a file, a mapping, a CacheConfig, or None"
+        mend = f"must be the path of a file, a mapping, a CacheConfig, or None{why}"
         return _Layer({}, ARGUMENT, None, problems=[Problem("source", type(source).__name__, mend)])
     if not isinstance(path, str) or not path.strip() or "\0" in path:
-        return _Layer({}, ARGUMENT, None, problems=[Problem("source", given, "must be the path of a file, as text")])
+        return _Layer(
+            {}, ARGUMENT, None, problems=[Problem("source", given, f"must be the path of a file, as text{why}")]
+        )
     given = shown(given)  # somebody may give the URL of one
     layer = _Layer({}, f"file {given}", None)
     try:

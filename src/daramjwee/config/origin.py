@@ -169,6 +169,8 @@ def _problem_of_base(base: Any) -> str | None:
         return "has port 0; leave the port out or give a real one"
     if any(ord(c) <= 32 or ord(c) == 127 for c in base):
         return "has blanks, control characters or line breaks in it; remove them"
+    if "\\" in base:
+        return "has a backslash in it; write / in its place"
     if "?" in base or "#" in base:
         return "must not have a query or fragment: keys come after it"
     return None

@@ -56,6 +56,9 @@ def url_of_tiers(tiers: Sequence[AnyTier]) -> str:
 def tables_of_url(text: str, problems: list[Problem]) -> list[Any]:
     """The tables of the tiers that `text` names, not checked yet; what cannot be read is appended to `problems`."""
     found: list[Problem] = []
+    if not text.strip():
+        problems.append(Problem("tiers", text, f"is empty; give at least one, such as {EXAMPLE}"))
+        return [_UNREAD]
     tables = [_table(f"tiers[{index}]", part.strip(), found) for index, part in enumerate(text.split(";"))]
     # A password with a semicolon in it is in two parts that do not look like one.
     problems += [problem._replace(value=HIDDEN) if "@" in text else problem for problem in found]

@@ -16,6 +16,8 @@ from daramjwee.errors import shorten
 from daramjwee.stores.protocol import Usage
 
 if TYPE_CHECKING:
+    from daramjwee.buffers import MemoryLedger
+    from daramjwee.engine.tiers import Tiers
     from daramjwee.model import Event
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,29 @@ class Counters:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s: %s in tier %s: %s", event.kind, shorten(event.key or ""), event.tier, event.detail)
 
-    def copies(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Misses by reason and events by kind, as they are now."""
+    def snapshot(self, tiers: Tiers, ledger: MemoryLedger, *, flights: int) -> CacheStats:
+        """What was counted so far, and what `tiers` and `ledger` hold now."""
         with self._lock:
-            return dict(self._misses), dict(self._events)
+            misses, events = dict(self._misses), dict(self._events)
+        hot = self.hot
+        rows = tuple(
+            TierStats(tier.name, hits + (hot if tier.place == 0 else 0), tier.store.usage())
+            for tier, hits in zip(tiers, self.tier_hits, strict=True)
+        )
+        return CacheStats(
+            hits=self.hits + hot,
+            stale=self.stale,
+            joined=self.joined,
+            revalidated=self.revalidated,
+            bypassed=self.bypassed,
+            negative=self.negative,
+            misses=misses,
+            origin_fetches=self.origin_fetches,
+            fetch_errors=self.fetch_errors,
+            evictions=sum(row.usage.evictions for row in rows),
+            events=events,
+            memory_used=ledger.held,
+            memory_limit=ledger.limit,
+            tiers=rows,
+            flights=flights,
+        )

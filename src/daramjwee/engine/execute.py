@@ -12,7 +12,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any
 
-from daramjwee.engine.counters import CacheStats, Counters, TierStats
+from daramjwee.engine.counters import Counters
 from daramjwee.engine.fetch import Ask, Flights
 from daramjwee.engine.freshness import Verdict, age_of, judge, lifetime_of
 from daramjwee.engine.lifecycle import register
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from daramjwee.buffers import BufferPool, MemoryLedger
     from daramjwee.config import CacheConfig
+    from daramjwee.engine.counters import CacheStats
     from daramjwee.engine.tiers import Found, Tier
     from daramjwee.fills.flight import Flight
     from daramjwee.fills.reader import FlightReader
@@ -415,26 +416,4 @@ class Engine:
     def stats(self) -> CacheStats:
         self.check_open()
         self.flights.see_to_forsaken()
-        counters = self.counters
-        misses, events = counters.copies()
-        tiers = tuple(
-            TierStats(tier.name, hits + (counters.hot if tier.place == 0 else 0), tier.store.usage())
-            for tier, hits in zip(self.tiers, counters.tier_hits, strict=True)
-        )
-        return CacheStats(
-            hits=counters.hits + counters.hot,
-            stale=counters.stale,
-            joined=counters.joined,
-            revalidated=counters.revalidated,
-            bypassed=counters.bypassed,
-            negative=counters.negative,
-            misses=misses,
-            origin_fetches=counters.origin_fetches,
-            fetch_errors=counters.fetch_errors,
-            evictions=sum(tier.usage.evictions for tier in tiers),
-            events=events,
-            memory_used=self.ledger.held,
-            memory_limit=self.ledger.limit,
-            tiers=tiers,
-            flights=len(self.flights),
-        )
+        return self.counters.snapshot(self.tiers, self.ledger, flights=len(self.flights))

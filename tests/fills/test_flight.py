@@ -95,6 +95,19 @@ def enlist(flight: Flight, target: int) -> Waiter:
     return waiter
 
 
+def join(flight: Flight, *, timeout: float | None = None) -> FlightReader:
+    reader = flight.join(timeout=timeout)
+    assert reader is not None
+    return reader
+
+
+def fill_window(bench: Bench, flight: Flight) -> None:
+    """Start it with more than a window holds, and pump until it is full."""
+    bench.start(flight, iter([bytes(PIECE_BYTES)] * 9), size=9 * PIECE_BYTES)
+    while not flight.kernel.window_full:
+        flight.pump_piece()
+
+
 def read(reader: FlightReader, offset: int, count: int) -> bytes:
     data = bytearray(count)
     return bytes(data[: reader.readinto_at(offset, memoryview(data), 1)])
@@ -103,8 +116,7 @@ def read(reader: FlightReader, offset: int, count: int) -> bytes:
 def test_who_waits_for_more_than_a_window_holds_is_woken_when_the_staging_fails(bench: Bench) -> None:
     """It would never have so much, and the pump would wait for it."""
     flight = bench.flight()
-    reader = flight.join()
-    assert reader is not None
+    reader = join(flight)
     woken: list[bool] = []
 
     def body() -> Iterator[bytes]:
@@ -126,8 +138,7 @@ def test_who_waits_for_more_than_a_window_holds_is_woken_when_the_staging_fails(
 def test_a_wait_for_the_end_that_was_in_vain_leaves_no_waiter(bench: Bench) -> None:
     """Nor one for more bytes, whose time limit was over: a fill that stands still for long may be asked for often."""
     flight = bench.flight()
-    reader = flight.join(timeout=0.0)
-    assert reader is not None
+    reader = join(flight, timeout=0.0)
     bench.start(flight, iter([b"ab"]), size=6, spool=Spool(pieces=9))
     assert not flight.finish(0.0)
     assert flight.waiters == []
@@ -155,8 +166,7 @@ def test_an_interrupt_while_the_outcome_is_told_leaves_nothing_open(bench: Bench
             raise OSError("gone")
 
     flight, source, spool = bench.flight(), Source(), Interrupted(pieces=1)
-    reader = flight.join()
-    assert reader is not None
+    reader = join(flight)
     with pytest.raises(KeyboardInterrupt):
         bench.start(flight, source, spool=spool)
     assert flight.over
@@ -170,12 +180,8 @@ def test_an_interrupt_while_the_outcome_is_told_leaves_nothing_open(bench: Bench
 def test_a_reader_that_leaves_makes_room_for_the_others(bench: Bench) -> None:
     """What was kept for it goes, and a filler that waited for room goes on."""
     flight = bench.flight()
-    slow, quick = flight.join(), flight.join()
-    assert slow is not None
-    assert quick is not None
-    bench.start(flight, iter([bytes(PIECE_BYTES)] * 9), size=9 * PIECE_BYTES)
-    while not flight.kernel.window_full:
-        flight.pump_piece()
+    slow, quick = join(flight), join(flight)
+    fill_window(bench, flight)
     for offset in range(0, flight.kernel.head, PIECE_BYTES):
         read(quick, offset, PIECE_BYTES)
     assert len(flight.window) == flight.kernel.head
@@ -191,8 +197,7 @@ def test_a_reader_that_leaves_makes_room_for_the_others(bench: Bench) -> None:
 def test_who_waits_for_room_is_woken_by_an_abort(bench: Bench) -> None:
     """Else it would see it only when a reader moves, or at its next look around."""
     flight = bench.flight()
-    reader = flight.join()
-    assert reader is not None
+    reader = join(flight)
     woken: list[bool] = []
 
     def body() -> Iterator[bytes]:
@@ -213,12 +218,8 @@ def test_a_reader_that_is_detached_while_it_copies_is_told_and_given_nothing(
 ) -> None:
     """What it copied may be the next piece already: one that found no memory of its own lies where the pump reads to."""
     flight = bench.flight()
-    slow, quick = flight.join(), flight.join()
-    assert slow is not None
-    assert quick is not None
-    bench.start(flight, iter([bytes(PIECE_BYTES)] * 9), size=9 * PIECE_BYTES)
-    while not flight.kernel.window_full:
-        flight.pump_piece()
+    slow, quick = join(flight), join(flight)
+    fill_window(bench, flight)
     flight.crowd.moved(2, flight.kernel.head)
     find = Crowd.segment_locked
 
@@ -239,8 +240,7 @@ def test_a_reader_whose_close_was_interrupted_has_left_by_the_next_piece(
 ) -> None:
     """It may have come no further than the call."""
     flight = bench.flight()
-    reader = flight.join()
-    assert reader is not None
+    reader = join(flight)
     bench.start(flight, iter([b"ab", b"cd"]), size=4, spool=Spool(pieces=9))
 
     def interrupted(flight: Flight, reader: int) -> None:

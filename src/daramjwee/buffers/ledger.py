@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from daramjwee.buffers.charge import Held
 from daramjwee.buffers.ledger_kernel import LedgerKernel, Ticket
@@ -43,6 +43,8 @@ LEAST_RETRY_SECONDS = 0.1
 RAISE_LIMIT = "raise the ledger's limit (memory_limit of a cache, max_pool_bytes of a pool)"
 
 NO_WAIT = (False,)
+
+_Reference = TypeVar("_Reference", bound="Callable[[], object]")
 
 
 class MemoryLedger:
@@ -194,8 +196,7 @@ class MemoryLedger:
     def follow(self, tell: Callable[[], object]) -> None:
         """Call `tell`, a bound method, after each change of the limit. It is referred to weakly."""
         with self._lock:
-            alive = [held for held in self._followers if held() is not None]
-            self._followers = [*alive, weakref.WeakMethod(tell)]
+            self._followers = [*_alive(self._followers), weakref.WeakMethod(tell)]
         self._settle()
 
     def add_reclaimer(self, reclaim: Reclaimer) -> None:
@@ -210,7 +211,7 @@ class MemoryLedger:
     def remove_reclaimer(self, reclaim: Reclaimer) -> None:
         """Ask `reclaim` no more. Allowed when it is not registered."""
         with self._lock:
-            self._reclaimers = [held for held in self._reclaimers if held() not in (None, reclaim)]
+            self._reclaimers = _alive(self._reclaimers, but=reclaim)
         self._settle()
 
     def reclaim(self, count: int) -> int:
@@ -353,6 +354,11 @@ def parse_timeout(timeout: Duration, subject: str = "MemoryLedger.charge") -> fl
         return parse_duration(timeout)
     except ValueError as error:
         raise ConfigError([Problem("timeout", timeout, str(error))], subject=subject) from None
+
+
+def _alive(held: list[_Reference], *, but: object = None) -> list[_Reference]:
+    # Not where the lock is held: the jump back of a comprehension is as that of a loop (`_wait`).
+    return [one for one in held if one() not in (None, but)]
 
 
 def _wake(tickets: list[Ticket]) -> None:

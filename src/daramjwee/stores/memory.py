@@ -312,12 +312,16 @@ class MemoryStore:
         """Internal: take back the room of stagings that are over."""
         if self.lost:
             with self.lock:
-                while self.lost:
-                    hold = self.lost[0]
-                    if hold.epoch == self.epoch:
-                        self._shelf.end_locked(hold)
-                    del self.lost[0]
+                self._tidy_locked()
         self._settle()
+
+    def _tidy_locked(self) -> None:
+        # Not in the `with` itself: the jump back of a loop may be outside of it (see `MemoryLedger._wait`).
+        while self.lost:
+            hold = self.lost[0]
+            if hold.epoch == self.epoch:
+                self._shelf.end_locked(hold)
+            del self.lost[0]
 
     def reclaim(self, wanted: int) -> int:
         """Internal, called by the ledger: evict until `wanted` bytes of memory are free; returns what became free."""

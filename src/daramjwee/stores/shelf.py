@@ -100,6 +100,12 @@ class Shelf(Generic[R]):
         self.evictions += 1
         return victim
 
+    def evict_bytes_locked(self, wanted: int, evicted: list[R]) -> None:
+        """Evict so many bytes, as far as there are."""
+        while wanted > 0 and self.table:
+            evicted.append(self.evict_locked())
+            wanted -= evicted[-1].weight
+
     def put_locked(self, record: R, hold: Hold, displaced: list[R]) -> None:
         """Put a record in place of what `hold` has, which ends with that. Who makes way is in `displaced`."""
         if self.leaving is not None:

@@ -227,10 +227,7 @@ class FileIndex:
             with self.lock:
                 if self._shelf.policy.weight < wanted:
                     return False
-                while wanted > 0:
-                    record = self._shelf.evict_locked()
-                    wanted -= record.size
-                    evicted.append(record)
+                self._shelf.evict_bytes_locked(wanted, evicted)
                 self._leave_locked(evicted)
         finally:
             self._remove(evicted)
@@ -355,10 +352,14 @@ class FileIndex:
             with self.lock:
                 if not record.gone:  # an interrupt came before it was said
                     self._leave_locked([record])
-                due = self._leftovers.get(record.key, ())
-                paths = [path for path in self._paths_of(record) if path in due]
+                paths = self._due_locked(record)
             for path in paths:
                 self._unlink(path, record.key)
+
+    def _due_locked(self, record: FileRecord) -> list[str]:
+        # Not in the `with` of who calls this, as `_tidy_locked` of the memory tier.
+        due = self._leftovers.get(record.key, ())
+        return [path for path in self._paths_of(record) if path in due]
 
     def _drop(self, record: FileRecord, kind: str, detail: str) -> None:
         logger.warning("dropping %s from %s: %s", shorten(record.key), self.folder, detail)

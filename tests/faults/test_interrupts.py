@@ -1,0 +1,459 @@
+"""Interrupts of the memory tier, by a real signal at each point where the interpreter looks for one: nothing stays reserved,
+charged, locked or stuck; and what was counted wrong once is not added up over many."""
+
+from __future__ import annotations
+
+import _thread
+import ast
+import dis
+import gc
+import itertools
+import re
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import daramjwee
+from daramjwee import Cache
+from daramjwee.buffers import MemoryLedger
+from daramjwee.buffers.charge import Grip, Held
+from daramjwee.errors import LimitExceeded
+from daramjwee.model import NULL_OBSERVER, SYSTEM_CLOCK, Metadata
+from daramjwee.stores import FileStore, MemoryStore
+from daramjwee.units import KIB
+
+# What is lost to an interrupt says so, and an interrupt in a finalizer is said by Python. Both are meant here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.usefixtures("untraced", "unkept", "unsaid"),
+    pytest.mark.timeout(180),
+]
+
+# Where a namedtuple is made, Python code without a file runs.
+PLACES = re.compile("daramjwee/(stores|policies|buffers/ledger)|<string>")
+
+
+@pytest.fixture
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupts in finalizers go unsaid: pytest would keep the traceback of each, with its frames."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+
+class Bell:
+    """`bell + SIGINT` has the signal come, without a call: the interpreter does not look for it here."""
+
+    __add__ = _thread.interrupt_main
+
+
+class Signals:
+    """A tracer that has a signal come before the `n`-th instruction of the code in `PLACES`, to be seen where the
+    interpreter looks next. With no `n`: before each, and `seen` says which were followed by a look before the next one."""
+
+    traced_code: types.CodeType
+    step_code: types.CodeType
+
+    def __init__(self, n: int | None) -> None:
+        self.n = n
+        self.count = 0
+        self.rung_at = -1
+        self.seen: list[int] = []
+        self.point = ""
+        self.bell: Any = Bell()
+        self.number = int(signal.SIGINT)
+        self.known: dict[types.CodeType, bool] = {}
+
+    def trace(self, frame: types.FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if code not in self.known:
+            self.known[code] = PLACES.search(code.co_filename.replace("\\", "/")) is not None
+        if not self.known[code]:
+            return None
+        frame.f_trace = self.step  # CPython 3.13 wants it before the next line
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self.step
+
+    def step(self, frame: types.FrameType, event: str, argument: object) -> Any:
+        # No call in here: it would be the place where the signal is seen.
+        if event == "opcode":
+            if self.n is None or self.n == self.count:
+                self.rung_at = self.count
+                self.bell + self.number
+            self.count += 1
+        return self.step
+
+    def handle(self, number: int, frame: types.FrameType | None) -> None:
+        assert frame is not None
+        if frame.f_code in (Signals.traced_code, Signals.step_code):
+            self.bell + self.number  # not in the tracer: later
+        elif self.n is None:
+            if self.seen[-1:] != [self.rung_at]:
+                self.seen.append(self.rung_at)
+        elif not self.point:
+            sys.settrace(None)
+            self.point = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_qualname}"
+            raise KeyboardInterrupt
+
+    def during(self, act: Callable[[], object]) -> None:
+        """`act`, with the signals; an interrupt ends it, and goes no further."""
+        before = signal.signal(signal.SIGINT, self.handle)
+        here = sys._getframe()
+        here.f_trace = idle
+        here.f_trace_opcodes = True  # CPython 3.12 wants one before it starts
+        try:
+            sys.settrace(self.trace)
+            act()
+            look()  # should a signal not have been seen yet
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+            signal.signal(signal.SIGINT, before)
+
+
+def idle(frame: types.FrameType, event: str, argument: object) -> None:
+    """Traces nothing."""
+
+
+def look() -> None:
+    """Begins with a look for signals, as every function does."""
+
+
+Signals.traced_code, Signals.step_code = Signals.trace.__code__, Signals.step.__code__
+
+
+def points_of(make: Callable[[], Any], act: Callable[[Any], object]) -> list[int]:
+    """Before which instructions of `act` a signal is seen in another place than before the others."""
+    for _ in range(2):  # in CPython 3.13 instructions are traced from the second time on
+        signals = Signals(None)
+        thing = make()
+        signals.during(lambda thing=thing: act(thing))
+    return signals.seen
+
+
+def interrupt_everywhere(
+    make: Callable[[], Any], act: Callable[[Any], object], trouble_of: Callable[[Any], str]
+) -> int:
+    """`act` on something new, with an interrupt at each point in turn; how many there were."""
+    points = points_of(make, act)
+    gc.disable()
+    try:
+        for n in points:
+            thing = make()
+            signals = Signals(n)
+            signals.during(lambda thing=thing: act(thing))
+            trouble = trouble_of(thing)
+            assert trouble == "", f"interrupt {n} at {signals.point}: {trouble}"
+    finally:
+        gc.enable()
+    return len(points)
+
+
+# -- the tier by itself ------------------------------------------------------------------------------------------
+
+
+def write(store: Any, key: str, size: int, *, pieces: int = 1, announced: bool = True) -> None:
+    staging = store.stage(key, Metadata(size=size if announced else None))
+    try:
+        for _ in range(pieces):
+            staging.write(bytes(size // pieces))
+        entry = staging.commit()
+    finally:
+        staging.abort()
+    if entry is not None:
+        entry.close()
+
+
+def made() -> MemoryStore:
+    store = MemoryStore(64 * KIB)
+    store.attach(ledger=MemoryLedger(160 * KIB), observer=NULL_OBSERVER, clock=SYSTEM_CLOCK)
+    write(store, "a", 20 * KIB)
+    write(store, "b", 20 * KIB)
+    return store
+
+
+def what_is_wrong(store: MemoryStore) -> str:
+    """With the counts of a tier that nobody uses; empty where nothing is."""
+    ledger = store.ledger
+    assert ledger is not None
+    if store.lock.locked() or ledger._lock.locked():
+        return "a lock is taken"
+    usage = store.usage()
+    held = sum(metadata.size or 0 for key in store.keys() if (metadata := store.stat(key)) is not None)
+    queued = [record.key for record in store._shelf.policy]
+    wrong = [
+        (usage.bytes, held, "bytes of the tier, of its entries"),
+        (usage.stagings, 0, "stagings"),
+        (ledger.held, held, "charged, held by entries"),
+        (sorted(queued), sorted(store.keys()), "in the order, in the table"),
+        (store._shelf.policy.count, len(queued), "counted, in the order"),
+    ]
+    return "; ".join(f"{what}: {one} and {other}" for one, other, what in wrong if one != other)
+
+
+def trouble_of(store: MemoryStore) -> str:
+    """What is not at rest, or does not work any more; closes it."""
+    if not store.closed:
+        gc.collect(0)
+        trouble = what_is_wrong(store)
+        if trouble:
+            return trouble
+        for key in ("a", "b", "new"):
+            write(store, key, 1000)
+            entry = store.open(key)
+            assert entry is not None and entry.size == 1000
+            entry.close()
+            store.delete(key)
+        if store.usage().bytes:
+            return f"what was deleted counts: {store.usage()}"
+    store.close()
+    assert store.ledger is not None
+    return f"held after the close: {store.ledger.held}" if store.ledger.held else ""
+
+
+def read_while_it_is_deleted(store: Any) -> None:
+    entry = store.open("a")
+    store.delete("a")
+    entry.peek_at(0, 100)
+    entry.close()
+
+
+def give_up(store: Any) -> None:
+    staging = store.stage("new", Metadata(size=2 * KIB))
+    try:
+        staging.write(bytes(30 * KIB))
+    finally:
+        staging.abort()
+
+
+def lose(store: Any) -> None:
+    staging = store.stage("new", Metadata(size=2 * KIB))
+    staging.write(bytes(30 * KIB))
+
+
+def write_less_than_announced(store: Any) -> None:
+    staging = store.stage("new", Metadata(size=30 * KIB))
+    try:
+        staging.write(bytes(5 * KIB))
+        staging.commit()
+    finally:
+        staging.abort()
+
+
+def write_what_memory_has_no_room_for(store: Any) -> None:
+    store.ledger.resize(24 * KIB)
+    with suppress(LimitExceeded):
+        write(store, "new", 30 * KIB)
+
+
+def be_reclaimed(store: Any) -> None:
+    note = store.ledger.note_credit
+    store.ledger.charge(150 * KIB)
+    note(150 * KIB)
+
+
+ACTS: dict[str, Callable[[Any], object]] = {
+    "write": lambda store: write(store, "new", 30 * KIB),
+    "in pieces": lambda store: write(store, "new", 30 * KIB, pieces=3, announced=False),
+    "in pieces, announced": lambda store: write(store, "new", 30 * KIB, pieces=3),
+    "less than announced": write_less_than_announced,
+    "replace": lambda store: write(store, "a", 20 * KIB),
+    "no memory": write_what_memory_has_no_room_for,
+    "give up": give_up,
+    "lose": lose,
+    "read": read_while_it_is_deleted,
+    "delete": lambda store: store.delete("a"),
+    "restamp": lambda store: store.restamp("a", Metadata(etag='"2"')),
+    "reconfigure": lambda store: store.reconfigure(capacity="24KiB"),
+    "reclaim": be_reclaimed,
+    "close": lambda store: store.close(),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_an_interrupt_anywhere_leaves_a_memory_tier_that_counts_right(act: str) -> None:
+    """Every byte of the ledger is accounted for, every key works, and a close (for a close that was interrupted: another)
+    leaves nothing charged."""
+    assert interrupt_everywhere(made, ACTS[act], trouble_of) >= 5
+
+
+def test_an_interrupt_anywhere_leaves_a_body_of_many_segments_whole_and_counted() -> None:
+    """One that is joined at its end, with memory for both for a moment."""
+
+    def make() -> MemoryStore:
+        store = MemoryStore("1MiB")
+        store.attach(ledger=MemoryLedger("2MiB"), observer=NULL_OBSERVER, clock=SYSTEM_CLOCK)
+        return store
+
+    assert interrupt_everywhere(make, lambda store: write(store, "new", 600 * KIB, pieces=2), trouble_of) > 50
+
+
+def test_a_thousand_interrupts_lose_no_room_and_no_memory() -> None:
+    """What one interrupt leaves for later is taken up by the next call, and not added up."""
+    acts = [ACTS[name] for name in ("write", "in pieces", "replace", "give up", "lose", "read")]
+    points = [points_of(made, act) for act in acts]
+    store = made()
+    turns = itertools.cycle([(act, n) for act, some in zip(acts, points, strict=True) for n in some])
+    for act, n in itertools.islice(turns, 1000):
+        if store.stat("a") is None:
+            write(store, "a", 20 * KIB)
+        Signals(n).during(lambda act=act: act(store))
+        assert (trouble := what_is_wrong(store)) == "", trouble
+    assert trouble_of(store) == ""
+
+
+# -- beneath it, and above ---------------------------------------------------------------------------------------
+
+
+def test_a_grip_notes_once_whatever_an_interrupt_hits() -> None:
+    """It has no Python code that an interrupt could end: also where a frame is left that holds the last reference."""
+    noted: list[Held] = []
+
+    def act(_: object) -> None:
+        held = Held()
+        grip = Grip(noted.append, held)
+        held.bytes = 7
+        del grip
+
+    for n in (0, *points_of(object, act)):
+        noted.clear()
+        Signals(n).during(lambda: act(None))
+        assert [held.bytes for held in noted] == [7]
+
+    cycle: list[Any] = [Grip(noted.append, Held())]
+    cycle.append(cycle)
+    noted.clear()
+    del cycle
+    gc.collect()
+    assert len(noted) == 1
+
+
+def trouble_of_cache(cache: Cache) -> str:
+    engine = cache._engine
+    store: Any = engine.tiers[0].store
+    if any(not flight.finish(5.0) for flight in engine.flights.running()):
+        return "a fill does not end"
+    gc.collect(0)
+    trouble = _counted_wrong(cache, store)
+    if trouble:  # a cycle of frames and an error may hold something yet
+        gc.collect()
+        trouble = _counted_wrong(cache, store)
+    for key in ("a", "new"):
+        cache.set(key, b"data")
+        assert cache.get(key) == b"data"
+        cache.delete(key)
+    cache.close()
+    return trouble or (f"held after the close: {engine.ledger.held}" if engine.ledger.held else "")
+
+
+def _counted_wrong(cache: Cache, store: Any) -> str:
+    usage, buffers = store.usage(), cache.buffers.stats()
+    held = sum(metadata.size or 0 for key in store.keys() if (metadata := store.stat(key)) is not None)
+    charged = cache._engine.ledger.held - buffers.arena_bytes - buffers.private_bytes
+    return (
+        "" if (usage.bytes, usage.stagings, charged) == (held, 0, held) else f"{usage}, {held} held, {charged} charged"
+    )
+
+
+CALLS: dict[str, Callable[[Cache], object]] = {
+    "set": lambda cache: cache.set("new", bytes(30 * KIB)),
+    "replace": lambda cache: cache.set("a", bytes(20 * KIB)),
+    "fill": lambda cache: cache.get("new", lambda _: bytes(6 * KIB)),
+    "delete": lambda cache: cache.delete("a"),
+    "reconfigure": lambda cache: cache.reconfigure(**{"tiers[0].capacity": "24KiB"}),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_interrupt_anywhere_in_the_tier_of_a_cache_leaves_a_cache_that_counts_right(call: str) -> None:
+    """Nothing is charged but what entries and buffers hold, no fill goes on for ever, and the close leaves nothing."""
+
+    def make() -> Cache:
+        cache = Cache(MemoryStore(64 * KIB), memory_limit="4MiB")
+        cache.set("a", bytes(20 * KIB))
+        cache.set("b", bytes(20 * KIB))
+        return cache
+
+    assert interrupt_everywhere(make, CALLS[call], trouble_of_cache) >= 20
+
+
+# -- the file tier, which shares the books -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("act", ["write", "replace", "give up", "lose", "delete", "reconfigure"])
+def test_an_interrupt_anywhere_leaves_a_file_tier_that_counts_right(
+    act: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for memory; and what is deleted then stays away."""
+    monkeypatch.setattr("daramjwee.stores.file.index.TURN_SECONDS", 0.0)
+    folders = map(str, itertools.count())
+
+    def make() -> FileStore:
+        store = FileStore(tmp_path / next(folders), capacity=64 * KIB, free_space_floor=0)
+        write(store, "a", 20 * KIB)
+        write(store, "b", 20 * KIB)
+        return store
+
+    def trouble_of_files(store: Any) -> str:
+        gc.collect(0)
+        usage = store.usage()
+        held = sum(store.stat(key).size for key in store.keys())
+        for key in (*store.keys(), "a", "b", "new"):
+            store.delete(key)
+        store.close()
+        with FileStore(store.folder, capacity=64 * KIB) as again:
+            back = list(again.keys())
+        counted = (usage.bytes, usage.stagings, back) == (held, 0, [])
+        return "" if counted else f"{usage}, {held} held; came back: {back}"
+
+    assert interrupt_everywhere(make, ACTS[act], trouble_of_files) > 20
+
+
+# -- what the compiler makes of it -------------------------------------------------------------------------------
+
+
+def codes_of(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from codes_of(constant)
+
+
+def guarded_lines(source: str) -> Iterator[tuple[int, int]]:
+    """The bodies of `with` over a lock, and of `try` that would give something back: first line, last line."""
+    for node in ast.walk(ast.parse(source)):
+        guards = False
+        if isinstance(node, ast.With):
+            guards = any(ast.unparse(item.context_expr).endswith("lock") for item in node.items)
+        elif isinstance(node, ast.Try):
+            caught = [ast.unparse(handler.type) for handler in node.handlers if handler.type is not None]
+            guards = "BaseException" in caught
+        if guards:
+            assert isinstance(node, ast.With | ast.Try)
+            yield node.body[0].lineno, node.body[-1].end_lineno or node.body[-1].lineno
+
+
+@pytest.mark.parametrize("place", ["stores", "buffers/ledger.py", "buffers/holdings.py", "buffers/waiting.py"])
+def test_no_loop_jumps_back_outside_of_what_guards_it(place: str) -> None:
+    """From CPython 3.12 on, the jump back of a loop or a comprehension in a block may not be covered by it: an interrupt
+    there would leave a lock taken. Such loops are in functions of their own."""
+    root = Path(daramjwee.__file__).parent / place
+    found = []
+    for path in root.rglob("*.py") if root.is_dir() else [root]:
+        source = path.read_text(encoding="utf-8")
+        bodies = list(guarded_lines(source))
+        for code in codes_of(compile(source, str(path), "exec")):
+            covered = [range(entry.start, entry.end) for entry in dis._parse_exception_table(code)]
+            for step in dis.get_instructions(code):
+                line = step.positions.lineno if step.positions else None
+                if step.opname == "JUMP_BACKWARD" and line is not None:
+                    guarded = any(code.co_firstlineno < first <= line <= last for first, last in bodies)
+                    if guarded and not any(step.offset in some for some in covered):
+                        found.append(f"{path}:{line} {code.co_qualname}")
+    assert found == []

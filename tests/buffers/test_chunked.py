@@ -177,6 +177,14 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ConfigError, match=f"chunked_copy(.|\n)*{next(iter(arguments))}"):
             chunked_copy(io.BytesIO(b"x"), io.BytesIO(), **arguments)
+    source = io.BytesIO(b"x")
+    wrong = {
+        "size": -1, "limit": "1 parsec", "chunk_size": 0, "timeout": "soon", "progress": 3, "cancel": 4, "priority": "high",
+        "pool": 5,
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as refused:
+        chunked_copy(source, io.BytesIO(), **wrong)
+    assert {problem.field: problem.value for problem in refused.value.problems} == wrong and source.tell() == 0
     pool = BufferPool()
     pool.close()
     with pytest.raises(Closed):

@@ -27,7 +27,7 @@ from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
 from daramjwee.units import format_size, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -87,19 +87,21 @@ def chunked_copy(
     a wrong argument, `Closed` where the pool is.
     """
     began = perf_counter_ns()
-    run = Copy(
-        None if size is None else _parse_bytes(size, "size"),
-        None if limit is None else _parse_bytes(limit, "limit"),
-        progress,
-        getattr(cancel, "is_set", cancel),
-    )
-    given = None if chunk_size is None else _parse_bytes(chunk_size, "chunk_size", least=1)
-    if pool is not None and not hasattr(pool, "_admit"):
-        raise ConfigError([Problem("pool", pool, "must be a BufferPool or None")], subject="chunked_copy")
+    problems: list[Problem] = []
+    size = _bytes_of(size, "size", problems)
+    most = _bytes_of(limit, "limit", problems)
+    given = _bytes_of(chunk_size, "chunk_size", problems, least=1)
+    seconds = _seconds_of(timeout, problems)
+    stop = getattr(cancel, "is_set", cancel)
+    problems += _of_no_use(pool, priority, progress, cancel, stop)
+    if problems:
+        raise ConfigError(problems, subject="chunked_copy")
     if pool is not None and pool.closed:
         raise closed_error()
+    run = Copy(size, most, progress, stop)
     config = _DEFAULTS if pool is None else pool.config
-    seconds = config.acquire_timeout if timeout is None else parse_timeout(timeout, "chunked_copy")
+    if seconds is None:
+        seconds = config.acquire_timeout
     source = source_of(src)
     expected = source.rest or run.size
     if run.limit != ENDLESS:
@@ -107,9 +109,9 @@ def chunked_copy(
     sink = sink_for(run, dst, expected)
     chunk = given
     if chunk is None:
-        pressure, most = (NORMAL, None) if pool is None else (pool.pressure, pool.ledger.limit)
+        pressure, bound = (NORMAL, None) if pool is None else (pool.pressure, pool.ledger.limit)
         chunk = select_strategy(
-            expected, config, src=source.kind, dst=sink.kind, pressure=pressure, most=most
+            expected, config, src=source.kind, dst=sink.kind, pressure=pressure, most=bound
         ).chunk_size
     if logger.isEnabledFor(logging.DEBUG):
         reason = (
@@ -135,7 +137,8 @@ def chunked_copy(
     run.tell_end()
     elapsed = perf_counter_ns() - began
     if pool is not None:
-        pool._tallies.count(run, CHUNKED, pool._bounds, elapsed)
+        fallback = run.fallback is not None
+        pool._tallies.count(run.done, run.chunks, CHUNKED, pool._bounds, elapsed, fallback=fallback)
     return CopyResult(run.done, run.chunks, CHUNKED, elapsed / 1e9)
 
 
@@ -180,7 +183,19 @@ def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease | 
         return lease
 
 
-def _parse_bytes(value: Any, field: str, *, least: int = 0) -> int:
+def _of_no_use(pool: object, priority: object, progress: object, cancel: object, stop: object) -> Iterator[Problem]:
+    for field, value, call in (("progress", progress, progress), ("cancel", cancel, stop)):
+        if call is not None and not callable(call):
+            yield Problem(field, value, "must be callable, or None")
+    if priority is not None and type(priority) is not Priority:
+        yield Problem("priority", priority, "must be a Priority, or None to pass the gate")
+    if pool is not None and not hasattr(pool, "_admit"):
+        yield Problem("pool", pool, "must be a BufferPool or None")
+
+
+def _bytes_of(value: Any, field: str, problems: list[Problem], *, least: int = 0) -> int | None:
+    if value is None:
+        return None
     try:
         count = parse_size(value)
         if count < least:
@@ -188,5 +203,14 @@ def _parse_bytes(value: Any, field: str, *, least: int = 0) -> int:
         if count > LARGEST_SIZE:
             raise ValueError(f"must be at most {format_size(LARGEST_SIZE)}; mind the unit")
     except ValueError as error:
-        raise ConfigError([Problem(field, value, str(error))], subject="chunked_copy") from None
+        problems.append(Problem(field, value, str(error)))
+        return None
     return count
+
+
+def _seconds_of(timeout: Any, problems: list[Problem]) -> float | None:
+    try:
+        return None if timeout is None else parse_timeout(timeout, "chunked_copy")
+    except ConfigError as error:
+        problems += error.problems
+        return None

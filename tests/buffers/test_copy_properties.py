@@ -369,52 +369,6 @@ def test_a_refusal_is_remembered_where_it_is_for_good(tmp_path, ioctl, error, as
         assert ioctl.calls == asked and pool.stats().total_gets == 3
 
 
-# -- the short way -------------------------------------------------------------------------------------------
-
-
-class Pieces(io.RawIOBase):
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, piece) -> int:
-        self.sizes.append(len(piece))
-        return len(piece)
-
-
-@pytest.mark.parametrize("size", [100, 64 * KIB - 1, 64 * KIB, 256 * KIB, 256 * KIB + 1, MIB])
-@pytest.mark.parametrize("buffering", [0, -1])
-@pytest.mark.parametrize("to_file", [True, False])
-@pytest.mark.parametrize("settings", [{}, {"default_buffer_size": "128KiB"}, {"chunk_size": "64KiB"}])
-def test_the_short_way_does_what_the_long_way_would(tmp_path, monkeypatch, size, buffering, to_file, settings):
-    """The same strategy, the same pieces, the same memory, the same bytes."""
-    outcomes = []
-    real, took = copy._short_way, []
-    for short in (True, False):
-        if short:
-            monkeypatch.setattr(copy, "_short_way", lambda *a: (took.append(real(*a)), took[-1])[1])
-        else:
-            monkeypatch.setattr(copy, "_short_way", lambda *a: None)
-        (tmp_path / "s").write_bytes(DATA * 6)
-        os.truncate(tmp_path / "s", size)
-        with open(tmp_path / "s", "rb") as source, open(tmp_path / "t", "wb") as file, BufferPool() as other:
-            other.copy(source, file)  # the first copy may still find out whether blocks are shared
-        if short:
-            took.clear()
-        with BufferPool(BufferPoolConfig(**settings)) as pool:
-            for _ in range(2):
-                with open(tmp_path / "s", "rb", buffering=buffering) as source, open(tmp_path / "t", "wb") as file:
-                    sink = file if to_file else Pieces()
-                    result = pool.copy(source, sink)
-            stats = pool.stats()
-            pieces = None if to_file else sink.sizes
-            outcomes.append((result[:3], pieces, stats.total_gets, stats.arena_bytes, (tmp_path / "t").read_bytes()))
-    assert outcomes[0] == outcomes[1]
-    assert any(took) == (size >= 64 * KIB and "chunk_size" not in settings)
-
-
 # -- the gate, memory, and who is told -----------------------------------------------------------------------
 
 
@@ -432,12 +386,18 @@ class Slot:
         self.release()
 
 
+class Busy:
+    def take_free(self, need) -> None:
+        """There is no place at once: whoever wants one must ask, and wait."""
+
+
 class GatedPool(BufferPool):
     def __init__(self, *arguments, full: bool = False) -> None:
         super().__init__(*arguments)
         self.asked: list[tuple] = []
         self.slot = Slot()
         self.full = full
+        self._gate, self._gated_from = Busy(), 0
 
     def _admit(self, size, need, timeout, priority):
         self.asked.append((size, need, timeout, priority))

@@ -94,7 +94,7 @@ class AdaptiveBufferPool(BufferPool):
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         super().__init__(config, ledger=ledger, pressure=pressure, clock=clock)
-        self.gate = LargeOperationGate(
+        self.gate = self._gate = LargeOperationGate(
             config.max_concurrent_large_ops, self._ledger.limit, max_queued=config.max_queued_large_ops, clock=clock
         )
         self._gated_from = _gated_from(config)
@@ -194,7 +194,8 @@ class AdaptiveBufferPool(BufferPool):
             return None
         if type(priority) is not Priority:
             check_priority(priority)
-        return self.gate.acquire(need, priority=priority, timeout=timeout)
+        slot = self.gate.take_free(need)
+        return self.gate.acquire(need, priority=priority, timeout=timeout) if slot is None else slot
 
     def reconfigure(self, config: BufferPoolConfig) -> None:
         """Use `config` from now on. What runs finishes as it began; what waits in the gate waits under the new

@@ -9,28 +9,20 @@ Design: docs/design/memory.md
 from __future__ import annotations
 
 import logging
-import os
-from io import BufferedRandom, BufferedReader, BufferedWriter, FileIO, RawIOBase
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from daramjwee.buffers import clone, kernel_copy
-from daramjwee.buffers.endpoints import Sink, sink_of, socket_kind, socket_of, source_of
+from daramjwee.buffers import clone
+from daramjwee.buffers.endpoints import Sink, sink_of, source_of
 from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.kernel_copy import at_end, copy_by_kernel, share_file
 from daramjwee.buffers.moving import ENDLESS, Copy
-from daramjwee.buffers.pressure import NORMAL
-from daramjwee.buffers.splice import LARGEST_CALL
 from daramjwee.buffers.strategy import (
-    ADAPTIVE,
     CHUNKED,
     CONFIGURED,
     DIRECT,
     FILE,
-    KERNEL_FROM,
     MEMORY,
-    PLAIN,
-    POOLED,
     SHARES,
     Decision,
     Strategy,
@@ -41,22 +33,25 @@ from daramjwee.buffers.strategy import (
 if TYPE_CHECKING:
     from daramjwee.buffers.config import BufferPoolConfig
     from daramjwee.buffers.endpoints import Source
-    from daramjwee.buffers.gate import Priority, Slot
+    from daramjwee.buffers.gate import LargeOperationGate, Priority, Slot
     from daramjwee.buffers.lease import Lease
     from daramjwee.buffers.ledger import MemoryLedger
     from daramjwee.buffers.moving import Room
     from daramjwee.buffers.pressure import PressureLevel
     from daramjwee.buffers.reserve import ReserveRoom
 
-__all__ = ["Copy", "CopyResult", "Lender", "run_copy"]
+__all__ = ["Copy", "CopyResult", "Lender", "Moved", "run_copy"]
 
 logger = logging.getLogger(__name__)
 
 REFUSED = "the system gives no memory for the usual chunk"
-FILE_MODE, REGULAR = 0o170000, 0o100000
 
 # A kind of fallback is told once, then counted: it is the configuration that is odd, not each copy.
 _told_fallbacks: set[str] = set()
+
+
+# Bytes, chunks, the strategy that was used, and whether something else had to serve than was wanted.
+Moved: TypeAlias = tuple[int, int, Strategy, bool]
 
 
 class CopyResult(NamedTuple):
@@ -73,7 +68,8 @@ class Lender(Protocol):
 
     _config: BufferPoolConfig
     _ledger: MemoryLedger
-    _pressure: PressureLevel
+    _gate: LargeOperationGate | None
+    _gated_from: int
 
     @property
     def config(self) -> BufferPoolConfig: ...
@@ -91,13 +87,8 @@ class Lender(Protocol):
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None: ...
 
 
-def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priority: Priority | None = None) -> Strategy:
-    """Decide how to copy, pass the gate, and copy; the strategy that was used."""
-    kind = type(src)
-    if (kind is BufferedReader or kind is FileIO) and run.plain and pool._pressure is NORMAL:
-        strategy = _short_way(run, src, dst, pool, timeout, priority)
-        if strategy is not None:
-            return strategy
+def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priority: Priority | None = None) -> Moved:
+    """Decide how to copy, pass the gate, and copy."""
     config = pool.config
     source = source_of(src)
     # What the system says of the rest of a file is better than what the caller expects.
@@ -131,104 +122,12 @@ def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priori
     # In one request, before anything is held: an operation that asked again while it holds might wait for ever.
     slot = pool._admit(expected, 0 if source.kind is MEMORY else chunk, timeout, priority)
     if slot is None:
-        return _carry_out(run, source, src, sink, dst, decision, pool, config, timeout)
-    with slot:
-        left = max(0.0, began + timeout - monotonic())
-        return _carry_out(run, source, src, sink, dst, decision, pool, config, left)
-
-
-def _short_way(
-    run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priority: Priority | None
-) -> Strategy | None:
-    """A file to another, to a plain object or to a socket, with nothing configured, watched, limited or short: what the
-    long way would decide and do (a test holds both to that) in half of its time. Between real copies, with cold caches,
-    each call of a function costs a microsecond, and 256 KiB take 45. None: take the long way."""
-    config = pool._config
-    raw = src.raw if type(src) is BufferedReader else src
-    if type(raw) is not FileIO or config.large_object_strategy is not ADAPTIVE or config.chunk_size is not None:
-        return None
-    kind = type(dst)
-    out = dst.raw if kind is BufferedWriter else dst
-    to_file = type(out) is FileIO
-    write = getattr(out if to_file else dst, "write", None)
-    if (
-        kind is BufferedRandom
-        or not config.enabled
-        or logger.isEnabledFor(logging.DEBUG)
-        or (to_file and not out.seekable())
-    ):
-        return None
-    found = os.fstat(raw.fileno())
-    size, chunk = found.st_size, config.default_buffer_size
-    if size < KERNEL_FROM or found.st_mode & FILE_MODE != REGULAR or chunk > pool._ledger.limit:
-        return None
-    if write is None:
-        return _short_send(run, src, raw.fileno(), size, dst, pool, timeout, priority)
-    if to_file and found.st_dev not in clone.refusing:
-        return None
-    strategy = POOLED
-    if size > chunk:  # else it fits into one chunk wherever it begins, and nobody need ask where
-        size -= src.tell()
-        if size < KERNEL_FROM:
-            return None
-        strategy = POOLED if size <= chunk else CHUNKED
-    if size < chunk:
-        chunk = size
-    began = monotonic()
-    slot = pool._admit(size, chunk, timeout, priority)
-    try:
-        if out is not dst and to_file:
-            dst.flush()
-        if slot is not None:
-            timeout = max(0.0, began + timeout - monotonic())
-        with lend(run, pool, chunk, timeout) as lease:
-            readinto = src.readinto if raw is src else src.readinto1
-            if to_file:
-                run.flat(lease, readinto, src, write, size)
-            else:
-                run.through(lease, readinto, src, dst, Sink(PLAIN, write, isinstance(dst, RawIOBase), False), size)
-    except OSError as error:
-        note(run, error)
-        raise
-    finally:
-        if slot is not None:
-            slot.release()
-    return strategy
-
-
-def _short_send(
-    run: Copy, src: Any, fd: int, size: int, dst: Any, pool: Lender, timeout: float, priority: Priority | None
-) -> Strategy | None:
-    """The same to a plain socket: `sendfile`, and nothing else where nothing else is needed."""
-    if socket_of(dst, exact=True) is None or not kernel_copy.AVAILABLE:
-        return None
-    position = begin = src.tell()
-    size -= position
-    strategy, chunk, _, _ = select_strategy(size, pool._config, src=FILE, dst=socket_kind(dst))
-    if strategy is not DIRECT:
-        return None
-    began = monotonic()
-    slot = pool._admit(size, chunk, timeout, priority)
-    try:
-        out = dst.fileno()
-        try:
-            while moved := os.sendfile(out, fd, position, LARGEST_CALL):
-                position += moved
-                run.chunks += 1
-        except OSError:
-            moved = -1  # it would block, or failed: the long way waits, or finds what is real
-        finally:
-            run.done = position - begin
-            src.seek(position)
-        if moved < 0:
+        strategy = carry_out(run, source, src, sink, dst, decision, pool, config, timeout)
+    else:
+        with slot:
             left = max(0.0, began + timeout - monotonic())
-            source, sink = source_of(src), sink_of(dst, None)
-            decision = Decision(DIRECT, chunk, "sendfile", False)
-            _carry_out(run, source, src, sink, dst, decision, pool, pool._config, left)
-    finally:
-        if slot is not None:
-            slot.release()
-    return DIRECT
+            strategy = carry_out(run, source, src, sink, dst, decision, pool, config, left)
+    return run.done, run.chunks, strategy, run.fallback is not None
 
 
 def note(run: Copy, error: OSError) -> None:
@@ -237,7 +136,7 @@ def note(run: Copy, error: OSError) -> None:
         error.add_note(f"{run.done} bytes were copied before")
 
 
-def _carry_out(
+def carry_out(
     run: Copy, source: Source, src: Any, sink: Sink, dst: Any, decision: Decision, pool: Lender,
     config: BufferPoolConfig, timeout: float,
 ) -> Strategy:  # fmt: skip

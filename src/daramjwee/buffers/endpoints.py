@@ -13,6 +13,7 @@ import io
 import os
 import stat
 import sys
+from functools import lru_cache
 from io import BufferedRandom, BufferedReader, BufferedWriter, FileIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # of a file with other bytes in it (gzip, a response, TLS).
 _BUFFERED = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 
+
+_KNOWN = {*_BUFFERED, io.FileIO, io.BytesIO}
 
 _new_tuple = tuple.__new__
 _KIND_OF_FILE, _IS_FILE, _IS_PIPE = 0o170000, stat.S_IFREG, stat.S_IFIFO
@@ -159,25 +162,47 @@ def socket_of(thing: Any, *, exact: bool) -> socket.socket | None:
 
 def readinto_of(src: Any) -> ReadInto | None:
     """How `src` fills memory it is given, None when it can only return bytes."""
-    connection = socket_of(src, exact=False)
-    if connection is not None:
-        return connection.recv_into
-    kind = type(src)
-    # As it comes, where there is such a call: the other waits until the chunk is full, and the sink waits with it.
-    for name in ("readinto1", "readinto"):
-        inherited = getattr(kind, name, None)
-        # What io.BufferedIOBase gives every subclass only reads and copies.
-        if inherited is not getattr(io.BufferedIOBase, name):
-            found: ReadInto | None = getattr(src, name, None)
-            if found is not None:
-                return found
+    for name in _traits_of(src.__class__).fill:
+        found: ReadInto | None = getattr(src, name, None)
+        if found is not None:
+            return found
     return None
+
+
+class Traits(NamedTuple):
+    """What a type says of its objects. `fill`: the names under which they may fill memory, the best first; `plain`: they
+    can do what their methods do, and nothing else."""
+
+    socket: bool
+    text: bool
+    raw: bool
+    plain: bool
+    fill: tuple[str, ...]
+
+
+# A program copies between few types. Asking anew each time, of abstract base classes too, takes a microsecond.
+@lru_cache(maxsize=256)
+def _traits_of(kind: type) -> Traits:
+    module = sys.modules.get("socket")  # whoever has a socket has imported it
+    is_socket = module is not None and issubclass(kind, module.socket)
+    # As it comes, where there is such a call: the other waits until the chunk is full, and the sink waits with it. What
+    # io.BufferedIOBase gives every subclass only reads and copies.
+    inherited = {name: getattr(io.BufferedIOBase, name) for name in ("readinto1", "readinto")}
+    fill = tuple(name for name, method in inherited.items() if getattr(kind, name, None) is not method)
+    text = issubclass(kind, io.TextIOBase)
+    plain = not (is_socket or text or kind in _KNOWN)
+    return Traits(is_socket, text, issubclass(kind, io.RawIOBase), plain, ("recv_into",) if is_socket else fill)
+
+
+def is_plain(kind: type) -> bool:
+    """Whether objects of this type are no files, sockets or text, and share no memory of their own."""
+    return _traits_of(kind).plain
 
 
 def read_of(src: Any) -> Read:
     """How `src` returns at most so many bytes."""
     read: Read | None = getattr(src, "read", None)
-    if isinstance(src, io.TextIOBase):
+    if _traits_of(src.__class__).text:
         raise _text("from", src)
     if read is None:
         raise TypeError(
@@ -188,15 +213,15 @@ def read_of(src: Any) -> Read:
 
 def write_of(dst: Any) -> tuple[Write, bool]:
     """How `dst` takes bytes, and whether None from it means that it would block (else: all were taken)."""
-    found = socket_of(dst, exact=False)
-    if found is not None:
-        return found.send, True
+    traits = _traits_of(dst.__class__)
+    if traits.socket:
+        return dst.send, True
     write: Write | None = getattr(dst, "write", None)
-    if isinstance(dst, io.TextIOBase):
+    if traits.text:
         raise _text("to", dst)
     if write is None:
         raise TypeError(f"cannot copy to {type(dst).__name__}: it has no write")
-    return write, isinstance(dst, io.RawIOBase)
+    return write, traits.raw
 
 
 def _text(direction: str, thing: Any) -> TypeError:

@@ -18,10 +18,13 @@ from daramjwee.errors import LeaseError
 from daramjwee.units import format_size
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import CodeType, TracebackType
     from typing import Self
 
     from daramjwee.buffers.arenas import Chunk
+
+# With full leak detection, so many frames of who acquired a lease are kept.
+STACK_FRAMES = 8
 
 
 class Lease:
@@ -157,3 +160,18 @@ class Lease:
 
     def __repr__(self) -> str:
         return f"<Lease of {format_size(self.size)}{', released' if self._chunk is None else ''}>"
+
+
+def record_place(chunk: Chunk, *, whole: bool) -> None:
+    """Note who acquires the chunk, by the first frame outside of here; `whole`: with the frames below it. Called by what is
+    called when a lease is made."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("daramjwee.buffers"):
+        frame = frame.f_back
+    code, line = frame.f_code, frame.f_lineno
+    stack: list[tuple[CodeType, int]] = []
+    caller = frame if whole else None
+    while caller is not None and len(stack) < STACK_FRAMES:
+        stack.append((caller.f_code, caller.f_lineno))
+        caller = caller.f_back
+    chunk.place = (chunk.uses, code, line, tuple(stack))

@@ -103,18 +103,18 @@ class Copy:
             if not count:
                 break
             if not 0 < count <= most:
-                raise _bad_count(src, count, most)
+                raise bad_count(src, count, most)
             try:
                 # No name for the slice: in the frames of an error it would keep the chunk in quarantine.
                 taken = write(view if count == most else view[:count])
             except BaseException as error:
-                self._refused(error, count, src)
+                self.refused(error, count, src)
                 raise
             if taken == count:
                 self.done += count
             else:
                 with view[:count] as piece:
-                    self._go_on(write, True, piece, taken, src)
+                    self.go_on(write, True, piece, taken, src)
             self.chunks += 1
             if count == size:
                 return
@@ -142,7 +142,7 @@ class Copy:
                     raise self.blocked(None)
                 return
             if not 0 < count <= wanted:
-                raise _bad_count(src, count, wanted)
+                raise bad_count(src, count, wanted)
             piece = view[:count]
             try:
                 self.deliver(sink, piece, src)
@@ -206,14 +206,14 @@ class Copy:
         try:
             taken = sink.write(data)
         except BaseException as error:
-            self._refused(error, len(data), src)
+            self.refused(error, len(data), src)
             raise
         if taken == len(data) and type(taken) is int:
             self.done += taken
         else:
-            self._go_on(sink.write, sink.none_blocks, data, taken, src)
+            self.go_on(sink.write, sink.none_blocks, data, taken, src)
 
-    def _go_on(self, write: Write, none_blocks: bool, data: Data, taken: Any, src: Any) -> None:
+    def go_on(self, write: Write, none_blocks: bool, data: Data, taken: Any, src: Any) -> None:
         """After a first write that answered `taken`: until every byte is written, each counted as it is taken."""
         left = len(data)
         with memoryview(data) as whole:
@@ -231,10 +231,10 @@ class Copy:
                     with whole[len(data) - left :] as rest:
                         taken = write(rest)
             except BaseException as error:
-                self._refused(error, left, src)
+                self.refused(error, left, src)
                 raise
 
-    def _refused(self, error: BaseException, unwritten: int, src: Any) -> None:
+    def refused(self, error: BaseException, unwritten: int, src: Any) -> None:
         """The sink failed with `unwritten` bytes of `src` in hand: where `src` can seek it is put where the sink
         stopped, so that the copy can be gone on with. Raises, if the sink would block, with how far the copy came."""
         blocks = isinstance(error, BlockingIOError)
@@ -268,7 +268,7 @@ def _let_go(window: memoryview) -> None:
         pass  # the source kept something made over it: it counts as a survivor
 
 
-def _bad_count(src: Any, count: Any, room: int) -> ValueError:
+def bad_count(src: Any, count: Any, room: int) -> ValueError:
     return ValueError(f"readinto of {type(src).__name__} said {count} for a view of {room} bytes")
 
 

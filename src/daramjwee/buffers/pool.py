@@ -24,13 +24,14 @@ from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
 from daramjwee.buffers.copy import Copy, CopyResult, run_copy
 from daramjwee.buffers.gate import Priority
 from daramjwee.buffers.holdings import Refused
-from daramjwee.buffers.lease import Lease
+from daramjwee.buffers.lease import Lease, record_place
 from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
 from daramjwee.buffers.pressure import EFFECTS, NORMAL, MemoryPressure, PressureLevel
 from daramjwee.buffers.reserve import RESERVE_BYTES, ReserveRoom, reserve
+from daramjwee.buffers.short_way import short_way
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.stats import BufferPoolStats
-from daramjwee.buffers.strategy import class_bounds
+from daramjwee.buffers.strategy import ADAPTIVE, class_bounds
 from daramjwee.buffers.tally import Tallies, stats_of
 from daramjwee.buffers.upkeep import upkeep
 from daramjwee.buffers.waiting import LOOK_AGAIN_SECONDS, wait_for_chunk_async
@@ -39,23 +40,22 @@ from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import Duration, Size, format_size, parse_size
 
 if TYPE_CHECKING:
-    from types import CodeType, TracebackType
+    from types import TracebackType
     from typing import Self
 
     from daramjwee.buffers.arenas import Chunk
-    from daramjwee.buffers.gate import Slot
+    from daramjwee.buffers.gate import LargeOperationGate, Slot
     from daramjwee.buffers.insight.finding import Finding
     from daramjwee.buffers.insight.monitor import Monitor
     from daramjwee.buffers.tee import ChunkedTeeReader
 
+_new_tuple = tuple.__new__
 AnyLease = TypeVar("AnyLease", bound=Lease)
 
 # A lease is looked at closer when none of these bits is set in the uses of its chunk: every 64th time, always. That is
 # when its place is recorded (unless that is off) and its size noted; both cost as much as the whole lease.
 _UNMARKED = {LeakDetection.OFF: 63, LeakDetection.SAMPLED: 63, LeakDetection.FULL: 0}
 SAMPLE_EVERY = 64
-# With full leak detection, so many frames of who acquired a lease are kept.
-STACK_FRAMES = 8
 # Of leases that are served at once, so many are timed as one. A prime: programs like to do things in turns of 2, 4 or 10.
 TIME_EVERY = 61
 
@@ -70,6 +70,9 @@ class BufferPool:
 
     fork_order = 1
     _gated = False
+    # Operations of so many bytes pass the gate, where there is one.
+    _gate: LargeOperationGate | None = None
+    _gated_from = sys.maxsize
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class BufferPool:
         config = self._config = self._chunks.config
         self._unmarked = _UNMARKED[config.leak_detection]
         self._bounds = class_bounds(config)
+        self._chooses = config.enabled and config.large_object_strategy is ADAPTIVE and config.chunk_size is None
         self._time_leases(wanted=config.enable_detailed_metrics and not self.closed)
         self._care.follow(config)
         if self._owns_ledger and self._ledger.limit != config.max_pool_bytes:
@@ -282,7 +286,7 @@ class BufferPool:
     def _mark(self, chunk: Chunk, size: int, uses: int) -> None:
         """Record who has the chunk, and what was asked for."""
         if self._config.leak_detection is not LeakDetection.OFF:
-            _record_place(chunk, whole=self._config.leak_detection is LeakDetection.FULL)
+            record_place(chunk, whole=self._config.leak_detection is LeakDetection.FULL)
         if uses % SAMPLE_EVERY == 0:
             self._chunks.sample(size, SAMPLE_EVERY)
             if size != chunk.size:
@@ -399,17 +403,27 @@ class BufferPool:
         if not self.kept:
             upkeep.keep(self)
         began = perf_counter_ns()
-        run = Copy(
-            None if size is None else parse_count(size, "size", "copy"),
-            None if limit is None else parse_count(limit, "limit", "copy"),
-            progress,
-            getattr(cancel, "is_set", cancel),
-        )
-        seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.copy")
-        strategy = run_copy(run, src, dst, self, seconds, priority)
+        if size is not None and (type(size) is not int or size < 0):
+            size = parse_count(size, "size", "copy")
+        moved = None
+        if (
+            self._chooses and self._pressure is NORMAL
+            and limit is None and timeout is None and progress is None and cancel is None
+        ):  # fmt: skip
+            moved = short_way(self, src, dst, size, priority)
+        if moved is None:
+            run = Copy(
+                size,
+                None if limit is None else parse_count(limit, "limit", "copy"),
+                progress,
+                getattr(cancel, "is_set", cancel),
+            )
+            seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.copy")
+            moved = run_copy(run, src, dst, self, seconds, priority)
+        done, chunks, strategy, fallback = moved
         elapsed = perf_counter_ns() - began
-        self._tallies.count(run, strategy, self._bounds, elapsed)
-        return CopyResult(run.done, run.chunks, strategy, elapsed / 1e9)
+        self._tallies.count(done, chunks, strategy, self._bounds, elapsed, fallback=fallback)
+        return _new_tuple(CopyResult, (done, chunks, strategy, elapsed / 1e9))
 
     def tee(
         self, src: Any, sink: Any, size: Size | None = None, *, on_sink_error: Literal["raise", "drop"] = "raise"
@@ -582,16 +596,3 @@ def parse_count(value: Any, field: str, call: str) -> int:
         return parse_size(value)
     except ValueError as error:
         raise ConfigError([Problem(field, value, str(error))], subject=f"BufferPool.{call}") from None
-
-
-def _record_place(chunk: Chunk, *, whole: bool) -> None:
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("daramjwee.buffers"):
-        frame = frame.f_back
-    code, line = frame.f_code, frame.f_lineno
-    stack: list[tuple[CodeType, int]] = []
-    caller = frame if whole else None
-    while caller is not None and len(stack) < STACK_FRAMES:
-        stack.append((caller.f_code, caller.f_lineno))
-        caller = caller.f_back
-    chunk.place = (chunk.uses, code, line, tuple(stack))

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from daramjwee.buffers.holdings import Counts
-    from daramjwee.buffers.moving import Copy
     from daramjwee.buffers.strategy import Strategy
 
 CELLS = len(SIZE_CLASSES) * len(STRATEGIES)
@@ -75,9 +74,10 @@ class Tallies:
             self._all.append(tally)
             return tally
 
-    def count(self, run: Copy, strategy: Strategy, bounds: tuple[int, ...], nanoseconds: int) -> None:
-        """Count a copy that ended."""
-        done = run.done
+    def count(
+        self, done: int, chunks: int, strategy: Strategy, bounds: tuple[int, ...], nanoseconds: int, *, fallback: bool
+    ) -> None:
+        """Count a copy that ended, after `done` bytes."""
         cell = bisect_right(bounds, done) * 3
         if strategy is not POOLED:
             cell += 1 if strategy is CHUNKED else 2
@@ -88,8 +88,8 @@ class Tallies:
         tally.counts[cell] += 1
         tally.bytes[cell] += done
         tally.nanoseconds[cell] += nanoseconds
-        tally.chunks += run.chunks
-        if run.fallback is not None:
+        tally.chunks += chunks
+        if fallback:
             tally.fallbacks += 1
         if self.detailed:
             tally.time(cell, nanoseconds, 1)

@@ -34,7 +34,7 @@ class Uncounted:
 
     detailed = False
 
-    def count(self, *_: Any) -> None:
+    def count(self, *_: Any, **__: Any) -> None:
         """Do nothing."""
 
 

@@ -58,6 +58,22 @@ def test_an_error_nobody_expected_is_one_line_and_with_debug_a_traceback(daramjw
     assert "Traceback" in done.stderr
 
 
+def test_a_signal_that_comes_when_all_is_done_does_not_change_the_status(daramjwee):
+    """The interpreter has given signals back to the system by then."""
+    code = (
+        "import os, signal, sys\n"
+        "class Last:\n"
+        "    def __del__(self, kill=os.kill, me=os.getpid(), numbers=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)):\n"
+        "        for number in numbers: kill(me, number)\n"
+        "last = Last()\n"
+        "from daramjwee.cli.main import run\n"
+        "sys.argv = ['daramjwee', '--version']; run()"
+    )
+    done = python(daramjwee, code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert package.__version__ in done.stdout
+
+
 def test_no_command_and_an_unknown_command_are_usage_errors(daramjwee):
     """Status 2 for both; without a command the help is shown."""
     nothing = daramjwee()

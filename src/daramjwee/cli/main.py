@@ -8,6 +8,7 @@ Design: docs/cli.md
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import signal
@@ -73,6 +74,9 @@ def _end_on_signals() -> None:
         # Whoever started us may want it otherwise: nohup does, and a shell for what it runs in the background.
         if number is not None and signal.getsignal(number) is usual:
             signal.signal(number, leave)
+            # The interpreter gives signals back to the system as it ends: the same wish once more would kill us then,
+            # with another status, though all has been cleaned away.
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 def _say(text: str) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 # Far more than any of these takes, short enough to fail in: what is waited for here once never came.
-SOON = 5.0
+SOON = 30.0
 
 
 class Call:

@@ -99,7 +99,7 @@ def test_an_interrupted_get_leaves_nothing_and_does_not_wait_for_the_origin(
     assert origin.server.half_sent.wait(50)
     process.send_signal(number)
     assert process.stderr.readline().startswith(b"interrupted")
-    _, errors = process.communicate(timeout=10)  # the origin's own patience is three times that
+    _, errors = process.communicate(timeout=25)  # the origin's own patience is twice that
     assert (process.returncode, errors.decode()) == (status, "")
     assert os.listdir(out.parent) == []
     assert [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size >= 10_000] == []
@@ -114,7 +114,7 @@ def test_a_second_signal_of_the_same_wish_does_not_disturb_the_cleaning(daramjwe
     process.send_signal(signal.SIGTERM)
     assert process.stderr.readline() == b"interrupted (SIGTERM)\n"
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=25)
     assert (process.returncode, errors) == (143, b"")
     assert os.listdir(out.parent) == []
 
@@ -125,7 +125,7 @@ def test_a_signal_ends_it_as_it_should_when_nobody_can_be_told(daramjwee, origin
     assert origin.server.half_sent.wait(50)
     process.stderr.close()
     process.send_signal(signal.SIGHUP)
-    assert process.wait(10) == 129
+    assert process.wait(25) == 129
     process.stdout.close()
     assert sorted(os.listdir(tmp_path)) == ["cache", "home"]
 

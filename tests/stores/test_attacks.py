@@ -112,7 +112,7 @@ def test_a_pipe_in_the_place_of_metadata_does_not_stop_a_start(tmp_path: Path) -
     os.mkfifo(path)
     starting = threading.Thread(target=lambda: make(tmp_path).close())
     starting.start()
-    starting.join(5)
+    starting.join(30)
     stuck = starting.is_alive()
     if stuck:  # let it go, so that no thread is left
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))

@@ -268,7 +268,7 @@ def test_closing_ends_whoever_waits_for_a_renewal_that_had_not_begun(
     cache.get("b")  # its renewal waits
     flight = cache._engine.flights._table["b"]
     waiting = Call(lambda: cache.open("b", freshness=Freshness(fresh="1m")))
-    while not flight.waiters:
+    while not flight.crowd.waiters:
         assert waiting._thread.is_alive()
     ending = Call(lambda: cache.close(Drain.ABORT))
     try:
@@ -381,7 +381,7 @@ def test_a_shorter_lifetime_is_not_answered_by_a_promotion(tmp_path: Path) -> No
 
         asking = Call(strict)
         flight = cache._engine.flights._table.get("k")
-        while asking._thread.is_alive() and flight is not None and not flight.waiters:
+        while asking._thread.is_alive() and flight is not None and not flight.crowd.waiters:
             flight = cache._engine.flights._table.get("k")
         gate.open()
         assert asking.result() == b"new"

@@ -453,7 +453,7 @@ def test_whoever_waits_for_an_uncacheable_answer_fetches_for_itself(cache: Cache
         assert asked.wait(30)
         second = pool.submit(read)
         (flight,) = cache._engine.flights.running()
-        while not flight.waiters:
+        while not flight.crowd.waiters:
             assert not second.done()
         answer.set()
         results = [first.result(30), second.result(30)]

@@ -141,10 +141,10 @@ def test_a_wait_for_the_end_that_was_in_vain_leaves_no_waiter(bench: Bench) -> N
     reader = join(flight, timeout=0.0)
     bench.start(flight, iter([b"ab"]), size=6, spool=Spool(pieces=9))
     assert not flight.finish(0.0)
-    assert flight.waiters == []
+    assert flight.crowd.waiters == []
     with pytest.raises(FetchError, match=r"no bytes of 'key' for 0 s \(timeout\)"):
         read(reader, 2, 9)
-    assert flight.waiters == []
+    assert flight.crowd.waiters == []
     bench.fillers.pop()()
     assert flight.finish(0.0)
     with pytest.raises(FetchError, match="after 2 of the 6 bytes"):

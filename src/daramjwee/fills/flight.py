@@ -83,7 +83,7 @@ class Flight:
         self.staging: Staging | None = None
         self.intake = Intake(key, pool)
         self.crowd = crowd = Crowd(pool)
-        self.lock, self.kernel, self.waiters, self.window = crowd.lock, crowd.kernel, crowd.waiters, crowd.window
+        self.lock, self.kernel, self.window = crowd.lock, crowd.kernel, crowd.window
         self.forsaken = forsaken
         self._spawn = spawn
         self._observer = observer

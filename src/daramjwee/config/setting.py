@@ -29,6 +29,11 @@ class Kind(enum.Enum):
     TRUST = "true, false or a path"
 
 
+# In a variable or a URL, where everything is text. What may also be a path has no other words than these two.
+_TRUST = {"true": True, "false": False}
+_SWITCHES = {**_TRUST, "1": True, "0": False, "yes": True, "no": False, "on": True, "off": False}
+
+
 class Setting(NamedTuple):
     """One setting.
 
@@ -54,8 +59,9 @@ class Setting(NamedTuple):
         word = text.strip().lower()
         if self.optional and word in {"none", "null"}:
             return None
-        if self.kind in {Kind.SWITCH, Kind.TRUST} and word in {"true", "false"}:
-            return word == "true"
+        words = _SWITCHES if self.kind is Kind.SWITCH else _TRUST if self.kind is Kind.TRUST else {}
+        if word in words:
+            return words[word]
         if self.kind in {Kind.COUNT, Kind.SIZE} and word.isascii() and word.isdigit() and len(word) <= 30:
             return int(word)
         return text if self.kind in {Kind.PATH, Kind.TRUST} else text.strip()

@@ -38,6 +38,10 @@ class CountingLedger:
         self.held -= item.bytes if isinstance(item, Held) else item
         assert self.held >= 0
 
+    def note_credits(self, items):
+        for item in items:
+            self.note_credit(item)
+
     def add_reclaimer(self, function):
         self.reclaimers.append(function)
 

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from daramjwee.buffers.charge import Held
 from daramjwee.buffers.ledger_kernel import LedgerKernel, Ticket
@@ -24,7 +24,7 @@ from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
 from daramjwee.units import format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from daramjwee.units import Duration, Size
 
@@ -55,7 +55,7 @@ class MemoryLedger:
     The caller promises: it credits exactly what it charged, once, in the epoch in which it was charged.
 
     `note_credit`: a function of C code that notes bytes as free again, or a ticket as given up, for `settle` to apply: no
-    interrupt can come between what is noted and its return. A child that is forked has another one, and what is noted by
+    interrupt can come between what is noted and its return. `note_credits`: of several at once. A child that is forked has another one, and what is noted by
     the old one counts nowhere. `noted`: what was noted and not applied yet.
     """
 
@@ -73,6 +73,7 @@ class MemoryLedger:
     def _begin_notes(self) -> None:
         self.noted: deque[int | Held | Ticket] = deque()
         self.note_credit: Callable[[int | Held | Ticket], None] = self.noted.append
+        self.note_credits: Callable[[Iterable[Held]], None] = self.noted.extend
 
     def __repr__(self) -> str:
         kernel = self._kernel
@@ -80,6 +81,12 @@ class MemoryLedger:
         return (
             f"<MemoryLedger {format_size(self.held)} of {format_size(kernel.limit)} held, "
             f"peak {format_size(kernel.peak)}{waiting}>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a ledger cannot be pickled or copied: what it counts belongs to this process; send its limit, and make a "
+            "ledger of it there"
         )
 
     @property

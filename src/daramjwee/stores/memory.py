@@ -303,6 +303,11 @@ class MemoryStore:
         """Internal: see `MemoryLedger`. Nothing is charged while there is no ledger."""
         return bool if self.ledger is None else self.ledger.note_credit
 
+    @property
+    def note_credits(self) -> Callable[[Any], object]:
+        """Internal: of several at once."""
+        return bool if self.ledger is None else self.ledger.note_credits
+
     def _settle(self) -> None:
         ledger = self.ledger
         if ledger is not None and ledger.noted:

@@ -59,7 +59,19 @@ class MemoryEntry:
 class MemoryStaging:
     """An object on its way into the memory tier."""
 
-    __slots__ = ("_body", "_charge", "_failed", "_key", "_metadata", "_open", "_room", "_spool", "_store", "hold")
+    __slots__ = (
+        "_body",
+        "_bytes",
+        "_charge",
+        "_failed",
+        "_key",
+        "_metadata",
+        "_open",
+        "_room",
+        "_spool",
+        "_store",
+        "hold",
+    )
 
     def __init__(self, store: MemoryStore, key: str, metadata: Metadata) -> None:
         self._store = store
@@ -68,10 +80,11 @@ class MemoryStaging:
         self._failed = False
         self._body: Body | None = None
         self.hold = hold = Hold(store.epoch)
-        # Before anything is held: what is, goes back with these. After a commit there is no room to give back.
+        # Before anything is held: what is, goes back with these. After a commit there is nothing to give back.
         self._open = [hold]
         self._room: Grip | None = Grip(store.note_lost, self._open)
-        self._charge: Grip | None = Grip(store.note_credit, hold)
+        self._bytes: Grip | None = Grip(store.note_credits, self._open)
+        self._charge: Grip | None = None  # what the body is to have
         self._spool: Spool | None = Spool(metadata.size, store.take)
 
     @property
@@ -127,23 +140,30 @@ class MemoryStaging:
             note = store.note_credit
             hold.bytes = size
             note(spare)  # no call between the two
-        body = Body(segments, self._charge, hold.bytes)
+        charged = hold.bytes
+        if charged:
+            # From here on a grip of its own has the charge: the hold would live as long as the body, and cost memory that
+            # nobody counts. No call between the two.
+            note = store.note_credit
+            hold.bytes = 0
+            self._charge = Grip(note, charged)
+        body = Body(segments, self._charge, 0 if store.ledger is None else size)
         # Before it is published: whoever reads the staging finds the one or the other.
         self._body = body
         if not store.publish(self._key, hold, body, described, guard):
             self._body = None
             return None
         del self._open[:]
-        self._spool = self._charge = None
+        self._spool = self._bytes = self._charge = None
         return MemoryEntry(store, body, described)
 
     def abort(self) -> None:
         if self._spool is None:
             return
-        # No call from here to the end of all three: an interrupt finds it as it was, or ended.
+        # No call from here to the end of all of it: an interrupt finds it as it was, or ended.
         if self.hold.counted:  # else it was committed, though an interrupt may have come before that was said
             self._body = None
-        self._spool = self._room = self._charge = None
+        self._spool = self._room = self._bytes = self._charge = None
         self._store.tidy()
 
     def _check_usable(self) -> None:

@@ -26,6 +26,9 @@ WHOLE_BYTES = 1024 * 1024
 # An unsized staging gathers in a small buffer first: most objects are small.
 FIRST_TAIL_BYTES = 4096
 
+# Where the segments of most bodies begin: one object for all of them.
+_FIRST = (0,)
+
 
 class Body:
     """The bytes of one object. `charge`: dropping the last reference to it, mostly that of the body, gives `charged` bytes
@@ -37,6 +40,10 @@ class Body:
         self.segments = segments
         self.charge = charge
         self.charged = charged
+        self.starts: Sequence[int] = _FIRST
+        if len(segments) == 1:
+            self.size = len(segments[0])
+            return
         starts, end = [], 0
         for segment in segments:
             starts.append(end)

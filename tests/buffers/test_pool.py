@@ -531,6 +531,10 @@ def test_a_pool_of_wrong_parts_is_refused_with_what_it_takes(kind):
         kind("64MiB")
     with pytest.raises(TypeError, match="ledger of a buffer pool is a MemoryLedger, not '64MiB'"):
         kind(ledger="64MiB")
+    with pytest.raises(TypeError, match=r"clock of a buffer pool is a Clock, with now\(\) and monotonic\(\), not 3"):
+        kind(clock=3)
+    with pytest.raises(TypeError, match=r"^config of .*; ledger of .*; pressure of .*; clock of "):
+        kind(1, ledger=2, pressure=3, clock=4)
 
 
 def test_a_reset_in_the_midst_of_a_look_makes_nothing_negative(monkeypatch):

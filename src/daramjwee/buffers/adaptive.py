@@ -23,7 +23,6 @@ from daramjwee.buffers.pressure import EFFECTS
 from daramjwee.buffers.sizes import PAGE_SHIFT
 from daramjwee.buffers.upkeep import upkeep
 from daramjwee.buffers.waiting import wait_for_chunk_async
-from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import format_size
 
@@ -104,13 +103,11 @@ class AdaptiveBufferPool(BufferPool):
         if priority is None:
             if timeout is None and type(size) is int and size > 0:  # as every fill asks
                 return self._fill(Lease(), size, self._config.acquire_timeout)
-            return self._fill(Lease(), *self._parse_request(size, timeout))
-        if type(priority) is not Priority:
-            check_priority(priority)
+            return self._fill(Lease(), *self._parse_request(size, timeout, None))
         if timeout is None and type(size) is int and size > 0:
             count, seconds = size, self._config.acquire_timeout  # as below, for what is asked for often
         else:
-            count, seconds = self._parse_request(size, timeout)
+            count, seconds = self._parse_request(size, timeout, None)
         if count < self._gated_from:
             return super()._acquire_slowly(count, seconds, None)
         lease = GatedLease()
@@ -161,7 +158,7 @@ class AdaptiveBufferPool(BufferPool):
     ) -> Lease:
         """As `acquire` (`size` in bytes, `timeout` a duration, `priority`, and errors, too), waiting without holding up the
         event loop, in the same line."""
-        count, seconds = self._parse_request(size, timeout)
+        count, seconds = self._parse_request(size, timeout, priority)
         timed = perf_counter_ns()
         rank = bisect_right(self._bounds, count)
         # In one coroutine: a thousand tasks may wait, each with all of theirs.
@@ -192,8 +189,6 @@ class AdaptiveBufferPool(BufferPool):
     def _admit(self, size: int | None, need: int, timeout: float, priority: Priority | None) -> Slot | None:
         if priority is None or (size is not None and size < self._gated_from):
             return None
-        if type(priority) is not Priority:
-            check_priority(priority)
         slot = self.gate.take_free(need)
         return self.gate.acquire(need, priority=priority, timeout=timeout) if slot is None else slot
 
@@ -240,13 +235,6 @@ class AdaptiveBufferPool(BufferPool):
             f"gate {gate.active}/{self._config.max_concurrent_large_ops} busy, {gate.waiting + stats.waiting} waiting, "
             f"pressure {self.pressure.name}>"
         )
-
-
-def check_priority(priority: object) -> None:
-    """A `ConfigError` for what is neither a `Priority` nor None, also where nobody waits."""
-    if not isinstance(priority, Priority):
-        mend = "must be a Priority, or None to pass the gate"
-        raise ConfigError([Problem("priority", priority, mend)], subject="BufferPool.acquire")
 
 
 def _gated_from(config: BufferPoolConfig) -> int:

@@ -13,21 +13,20 @@ import mmap
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.buffers.arguments import bytes_of, cancel_of, check_priority, check_progress, seconds_of
 from daramjwee.buffers.chunks import closed_error
 from daramjwee.buffers.config import LARGEST_SIZE, BufferPoolConfig
 from daramjwee.buffers.copy import REFUSED, CopyResult, fell_back, lend, note, sink_for, through
 from daramjwee.buffers.endpoints import source_of
 from daramjwee.buffers.gate import Priority
 from daramjwee.buffers.holdings import Refused
-from daramjwee.buffers.ledger import parse_timeout
 from daramjwee.buffers.moving import ENDLESS, Copy
 from daramjwee.buffers.pressure import NORMAL
 from daramjwee.buffers.strategy import CHUNKED, select_strategy
 from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
-from daramjwee.units import format_size, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -88,12 +87,15 @@ def chunked_copy(
     """
     began = perf_counter_ns()
     problems: list[Problem] = []
-    size = _bytes_of(size, "size", problems)
-    most = _bytes_of(limit, "limit", problems)
-    given = _bytes_of(chunk_size, "chunk_size", problems, least=1)
-    seconds = _seconds_of(timeout, problems)
-    stop = getattr(cancel, "is_set", cancel)
-    problems += _of_no_use(pool, priority, progress, cancel, stop)
+    size = bytes_of(size, "size", problems, most=LARGEST_SIZE)
+    most = bytes_of(limit, "limit", problems, most=LARGEST_SIZE)
+    given = bytes_of(chunk_size, "chunk_size", problems, least=1, most=LARGEST_SIZE)
+    seconds = seconds_of(timeout, problems)
+    check_priority(priority, problems)
+    check_progress(progress, problems)
+    stop = cancel_of(cancel, problems)
+    if pool is not None and not hasattr(pool, "_admit"):
+        problems.append(Problem("pool", pool, "must be a BufferPool or None"))
     if problems:
         raise ConfigError(problems, subject="chunked_copy")
     if pool is not None and pool.closed:
@@ -181,36 +183,3 @@ def _borrow(run: Copy, pool: BufferPool, chunk: int, timeout: float) -> Lease | 
             raise error from None  # what was asked for tells more than what was tried instead
         fell_back(run, f"no chunk to copy through ({type(error).__name__}): a small one serves")
         return lease
-
-
-def _of_no_use(pool: object, priority: object, progress: object, cancel: object, stop: object) -> Iterator[Problem]:
-    for field, value, call in (("progress", progress, progress), ("cancel", cancel, stop)):
-        if call is not None and not callable(call):
-            yield Problem(field, value, "must be callable, or None")
-    if priority is not None and type(priority) is not Priority:
-        yield Problem("priority", priority, "must be a Priority, or None to pass the gate")
-    if pool is not None and not hasattr(pool, "_admit"):
-        yield Problem("pool", pool, "must be a BufferPool or None")
-
-
-def _bytes_of(value: Any, field: str, problems: list[Problem], *, least: int = 0) -> int | None:
-    if value is None:
-        return None
-    try:
-        count = parse_size(value)
-        if count < least:
-            raise ValueError(f"must be at least {least} byte")
-        if count > LARGEST_SIZE:
-            raise ValueError(f"must be at most {format_size(LARGEST_SIZE)}; mind the unit")
-    except ValueError as error:
-        problems.append(Problem(field, value, str(error)))
-        return None
-    return count
-
-
-def _seconds_of(timeout: Any, problems: list[Problem]) -> float | None:
-    try:
-        return None if timeout is None else parse_timeout(timeout, "chunked_copy")
-    except ConfigError as error:
-        problems += error.problems
-        return None

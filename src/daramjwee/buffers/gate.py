@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from daramjwee.buffers.gate_kernel import GRANTED, WAITING, GateKernel, Priority
 from daramjwee.buffers.gate_limits import (
@@ -426,6 +426,12 @@ class LargeOperationGate:
             stats = self._counts.snapshot(self._kernel, list(seen_in(self.free)))
         self._settle()
         return stats
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a gate cannot be pickled or copied: who waits in it belongs to this process; send its limits, and make a gate "
+            "of them there"
+        )
 
     def __repr__(self) -> str:
         # No lock: this is asked in debuggers, and inside of messages made under the lock.

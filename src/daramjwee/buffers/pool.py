@@ -14,10 +14,11 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from daramjwee.buffers.allocation import allocation_now, collector
 from daramjwee.buffers.arenas import INNER
+from daramjwee.buffers.arguments import check_copy, check_request
 from daramjwee.buffers.care import Care
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
@@ -25,7 +26,7 @@ from daramjwee.buffers.copy import Copy, CopyResult, run_copy
 from daramjwee.buffers.gate import Priority
 from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.lease import Lease, record_place
-from daramjwee.buffers.ledger import MemoryLedger, parse_timeout, reset_after_fork
+from daramjwee.buffers.ledger import MemoryLedger, reset_after_fork
 from daramjwee.buffers.pressure import EFFECTS, NORMAL, MemoryPressure, PressureLevel
 from daramjwee.buffers.reserve import RESERVE_BYTES, ReserveRoom, reserve
 from daramjwee.buffers.short_way import short_way
@@ -37,7 +38,7 @@ from daramjwee.buffers.upkeep import upkeep
 from daramjwee.buffers.waiting import LOOK_AGAIN_SECONDS, wait_for_chunk_async
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
-from daramjwee.units import Duration, Size, format_size, parse_size
+from daramjwee.units import Duration, Size, format_size
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from daramjwee.buffers.tee import ChunkedTeeReader
 
 _new_tuple = tuple.__new__
+USUAL = Priority.NORMAL  # an access to a member costs several times as much as one to a module's name
 AnyLease = TypeVar("AnyLease", bound=Lease)
 
 # A lease is looked at closer when none of these bits is set in the uses of its chunk: every 64th time, always. That is
@@ -82,11 +84,7 @@ class BufferPool:
         pressure: MemoryPressure | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        _check_kind("config", config, BufferPoolConfig)
-        if ledger is not None:
-            _check_kind("ledger", ledger, MemoryLedger)
-        if pressure is not None:
-            _check_kind("pressure", pressure, MemoryPressure)
+        _check_kinds(config, ledger, pressure, clock)
         self._config = config
         self._ledger = MemoryLedger(config.max_pool_bytes) if ledger is None else ledger
         self._clock = clock
@@ -142,8 +140,8 @@ class BufferPool:
 
         Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
         """
-        if timeout is not None:
-            timeout = parse_timeout(timeout, "BufferPool.acquire")
+        if timeout is not None or (priority is not USUAL and priority is not None and type(priority) is not Priority):
+            _, timeout = check_request(size, timeout, priority)
         chunks = self._chunks
         try:
             if size <= 0 or chunks.alert:  # type: ignore[operator]  # what is no number fails here, or in the next lines
@@ -189,7 +187,7 @@ class BufferPool:
         """As `acquire` (`size` in bytes, `timeout` a duration, `priority`, and errors, too), waiting without holding up the
         event loop, in the same line. A cancelled wait leaves nothing behind; the lease is the same, and may be released
         from any thread or task."""
-        count, seconds = self._parse_request(size, timeout)
+        count, seconds = self._parse_request(size, timeout, priority)
         began = perf_counter_ns()
         rank = bisect_right(self._bounds, count)
         chunk = self._chunks.at_once(count, rank)
@@ -204,7 +202,7 @@ class BufferPool:
 
     def _acquire_slowly(self, size: Size | None, timeout: Duration | None, priority: Priority | None) -> Lease:
         """What `acquire` does where no free chunk is at hand, or a gate is to be asked."""
-        count, seconds = self._parse_request(size, timeout)
+        count, seconds = self._parse_request(size, timeout, None)
         rank = bisect_right(self._bounds, count)
         return self._lease_of(self._obtain(count, rank, seconds), count, Lease())
 
@@ -216,10 +214,15 @@ class BufferPool:
             upkeep.keep(self)
         return chunk
 
-    def _parse_request(self, size: Size | None, timeout: Duration | None) -> tuple[int, float]:
+    def _parse_request(
+        self, size: Size | None, timeout: Duration | None, priority: Priority | None
+    ) -> tuple[int, float]:
+        count, seconds = check_request(size, timeout, priority)
         config = self._config
-        count = config.default_buffer_size if size is None else parse_count(size, "size", "acquire")
-        return count, config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.acquire")
+        return (
+            config.default_buffer_size if count is None else count,
+            config.acquire_timeout if seconds is None else seconds,
+        )
 
     def lend(self, size: int, timeout: float, *, private: bool = False) -> Lease:
         """Internal, for copies and tees, which count as operations themselves: a lease past the gate, smaller than `size`
@@ -403,22 +406,19 @@ class BufferPool:
         if not self.kept:
             upkeep.keep(self)
         began = perf_counter_ns()
-        if size is not None and (type(size) is not int or size < 0):
-            size = parse_count(size, "size", "copy")
         moved = None
         if (
-            self._chooses and self._pressure is NORMAL
-            and limit is None and timeout is None and progress is None and cancel is None
+            limit is None and timeout is None and progress is None and cancel is None
+            and (priority is USUAL or priority is None or type(priority) is Priority)
+            and (size is None or (type(size) is int and size >= 0))
         ):  # fmt: skip
-            moved = short_way(self, src, dst, size, priority)
+            if self._chooses and self._pressure is NORMAL:
+                moved = short_way(self, src, dst, size, priority)
+        else:
+            size, limit, timeout, cancel = check_copy(size, limit, timeout, priority, progress, cancel)
         if moved is None:
-            run = Copy(
-                size,
-                None if limit is None else parse_count(limit, "limit", "copy"),
-                progress,
-                getattr(cancel, "is_set", cancel),
-            )
-            seconds = self._config.acquire_timeout if timeout is None else parse_timeout(timeout, "BufferPool.copy")
+            run = Copy(size, limit, progress, cancel)
+            seconds = self._config.acquire_timeout if timeout is None else timeout
             moved = run_copy(run, src, dst, self, seconds, priority)
         done, chunks, strategy, fallback = moved
         elapsed = perf_counter_ns() - began
@@ -432,8 +432,7 @@ class BufferPool:
         `on_sink_error`: "raise" to the reader, or "drop" the sink and read on."""
         from daramjwee.buffers.tee import ChunkedTeeReader
 
-        expected = None if size is None else parse_count(size, "size", "tee")
-        return ChunkedTeeReader(src, sink, self, expected, on_sink_error=on_sink_error)
+        return ChunkedTeeReader(src, sink, self, size, on_sink_error=on_sink_error)
 
     # -- what it did -------------------------------------------------------------------------------------
 
@@ -538,6 +537,12 @@ class BufferPool:
         upkeep.leave(self)
         self._time_leases(wanted=False)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a buffer pool cannot be pickled or copied: its memory belongs to this process; send its config, and make a "
+            "pool of it there"
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -583,16 +588,16 @@ def _teller(pool: BufferPool) -> Callable[[str], object]:
     return tell
 
 
-def _check_kind(field: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{field} of a buffer pool is a {kind.__name__}, not {value!r}")
-
-
-def parse_count(value: Any, field: str, call: str) -> int:
-    """Bytes given to the call `BufferPool.<call>` as `field`, or `ConfigError`."""
-    if type(value) is int and value >= 0:
-        return value
-    try:
-        return parse_size(value)
-    except ValueError as error:
-        raise ConfigError([Problem(field, value, str(error))], subject=f"BufferPool.{call}") from None
+def _check_kinds(config: object, ledger: object, pressure: object, clock: object) -> None:
+    wrong = []
+    for field, value, kind in (
+        ("config", config, BufferPoolConfig),
+        ("ledger", ledger, MemoryLedger),
+        ("pressure", pressure, MemoryPressure),
+    ):
+        if not (isinstance(value, kind) or (value is None and field != "config")):
+            wrong.append(f"{field} of a buffer pool is a {kind.__name__}, not {value!r}")
+    if not callable(getattr(clock, "monotonic", None)):
+        wrong.append(f"clock of a buffer pool is a Clock, with now() and monotonic(), not {clock!r}")
+    if wrong:
+        raise TypeError("; ".join(wrong))

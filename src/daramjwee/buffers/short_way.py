@@ -29,7 +29,6 @@ from daramjwee.buffers.endpoints import (
     source_of,
     write_of,
 )
-from daramjwee.buffers.gate import Priority
 from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.moving import Copy, bad_count
 from daramjwee.buffers.splice import LARGEST_CALL
@@ -38,6 +37,7 @@ from daramjwee.buffers.strategy import CHUNKED, DIRECT, FILE, KERNEL_FROM, PLAIN
 if TYPE_CHECKING:
     from daramjwee.buffers.copy import Lender, Moved
     from daramjwee.buffers.endpoints import ReadInto, Write
+    from daramjwee.buffers.gate import Priority
     from daramjwee.buffers.lease import Lease
     from daramjwee.buffers.reserve import ReserveRoom
 
@@ -109,8 +109,6 @@ def short_way(  # noqa: C901 - in one function, as each call takes time
         chunk = max(size, config.min_buffer_size)
     slot, gate = None, pool._gate
     if gate is not None and priority is not None and (size is None or size >= pool._gated_from):
-        if type(priority) is not Priority:
-            return None
         slot = gate.take_free(chunk)
         if slot is None:
             return None  # it would have to wait

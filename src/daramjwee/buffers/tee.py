@@ -15,11 +15,13 @@ import warnings
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
+from daramjwee.buffers.arguments import check_tee
+from daramjwee.buffers.chunks import closed_error
 from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_kind, socket_of
 from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.strategy import PLAIN, READINTO, SOCKET, select_strategy
 from daramjwee.buffers.tee_sink import TeeSink, let_go
-from daramjwee.errors import Closed, ConfigError, Problem
+from daramjwee.errors import Closed
 from daramjwee.units import MIB
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from daramjwee.buffers.endpoints import Data
     from daramjwee.buffers.lease import Lease
     from daramjwee.buffers.pool import BufferPool
+    from daramjwee.units import Size
 
 # What a search for a line's end looks at: most lines are shorter, and every look is a copy of so much.
 PEEK_BYTES = 4096
@@ -71,15 +74,16 @@ class ChunkedTeeReader(io.BufferedIOBase):
         src: Any,
         sink: Any,
         pool: BufferPool,
-        size: int | None = None,
+        size: Size | None = None,
         *,
         on_sink_error: Literal["raise", "drop"] = "raise",
     ) -> None:
         self._lease: Lease | None = None
         self._ended = False
         self._pulled = self._given = self._chunks = self._chunk_reads = 0
-        if on_sink_error not in ("raise", "drop"):
-            raise ConfigError([Problem("on_sink_error", on_sink_error, 'must be "raise" or "drop"')], subject="tee")
+        expected = check_tee(size, on_sink_error)
+        if pool.closed:
+            raise closed_error()
         self._readinto = readinto_of(src)
         fresh = FRESH_READS.get(type(src))
         self._read_fresh = fresh and fresh.__get__(src, type(src))  # without the type, CPython 3.12 and 3.13 crash
@@ -92,8 +96,8 @@ class ChunkedTeeReader(io.BufferedIOBase):
             SOCKET if socket_of(src, exact=False) is not None else PLAIN if self._readinto is None else READINTO,
             PLAIN if (found := socket_of(sink, exact=False)) is None else socket_kind(found),
         )
-        self._expected = size
-        self._chunk_bytes = self._choose_chunk(size)
+        self._expected = expected
+        self._chunk_bytes = self._choose_chunk(expected)
         # What was read and not handed out: this part of the chunk, or of bytes that were put back; then, of the chunk.
         self._held: Data = b""
         self._start = self._stop = 0

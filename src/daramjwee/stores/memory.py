@@ -21,7 +21,7 @@ from daramjwee.model import NULL_OBSERVER, SYSTEM_CLOCK
 from daramjwee.stores.forks import survive_fork
 from daramjwee.stores.limits import limits_or_refuse
 from daramjwee.stores.memory_staging import MemoryEntry, MemoryStaging
-from daramjwee.stores.segments import out_of_memory
+from daramjwee.stores.segments import Body, out_of_memory
 from daramjwee.stores.shelf import Hold, Record, Shelf, with_size
 from daramjwee.units import MIB, counted, format_size
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from daramjwee.model import Clock, Metadata, Observer
     from daramjwee.stores.limits import Limits
     from daramjwee.stores.protocol import Usage
-    from daramjwee.stores.segments import Body
     from daramjwee.units import Size
 
 # One object may fill this share of the tier by streaming through it; a larger one had better go to a lower tier,
@@ -114,9 +113,11 @@ class MemoryStore:
             body = record.body
             if body.charged == body.size:
                 continue
-            charge = self.take(body.size, evict=False)
-            if charge is not None:
-                body.charged, body.charge = body.size, charge
+            note = ledger.note_credit
+            if ledger.try_charge(body.size):
+                charged = Body(note, body.size)  # no call between the two
+                charged.fill(body.segments)
+                record.body = charged
             else:
                 with self.lock:
                     self._shelf.drop_locked(record)
@@ -277,14 +278,14 @@ class MemoryStore:
                 self._shelf.give_back_locked(hold, count)
             raise out_of_memory(count)
 
-    def take(self, count: int, *, evict: bool = True) -> Grip | None:
+    def take(self, count: int) -> Grip | None:
         """Internal: charge the ledger for as long as somebody refers to the answer, evicting entries while it refuses; None
         when there are none left."""
         held = Held()
         charge = Grip(self.note_credit, held)
-        return charge if self._charge(held, count, evict=evict) else None
+        return charge if self._charge(held, count) else None
 
-    def _charge(self, held: Held, count: int, *, evict: bool = True) -> bool:
+    def _charge(self, held: Held, count: int) -> bool:
         ledger = self.ledger
         if ledger is None:
             return True
@@ -292,7 +293,7 @@ class MemoryStore:
             held.bytes += count  # no call between the two, here and below
             return True
         # Twice at most: when others wait in line for memory, what is evicted goes to them first.
-        for _ in range(2 if evict else 0):
+        for _ in range(2):
             if self.reclaim(count) and ledger.try_charge(count):
                 held.bytes += count
                 return True

@@ -84,7 +84,7 @@ class MemoryStaging:
         self._open = [hold]
         self._room: Grip | None = Grip(store.note_lost, self._open)
         self._bytes: Grip | None = Grip(store.note_credits, self._open)
-        self._charge: Grip | None = None  # what the body is to have
+        self._charge: Body | None = None  # the body, once it has the charge
         self._spool: Spool | None = Spool(metadata.size, store.take)
 
     @property
@@ -140,14 +140,13 @@ class MemoryStaging:
             note = store.note_credit
             hold.bytes = size
             note(spare)  # no call between the two
-        charged = hold.bytes
-        if charged:
-            # From here on a grip of its own has the charge: the hold would live as long as the body, and cost memory that
-            # nobody counts. No call between the two.
-            note = store.note_credit
-            hold.bytes = 0
-            self._charge = Grip(note, charged)
-        body = Body(segments, self._charge, 0 if store.ledger is None else size)
+        body = self._charge
+        if body is None:
+            # From here on the body has the charge. No call between the two.
+            note = store.note_credit if hold.bytes else bool
+            charged, hold.bytes = hold.bytes, 0
+            body = self._charge = Body(note, charged)
+        body.fill(segments)
         # Before it is published: whoever reads the staging finds the one or the other.
         self._body = body
         if not store.publish(self._key, hold, body, described, guard):

@@ -11,13 +11,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
+from daramjwee.buffers.charge import Grip
 from daramjwee.errors import LimitExceeded
 from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from daramjwee.buffers.charge import Grip
 
 # What arrives in smaller parts is gathered up to this size: many small `bytes` cost more than they hold.
 SEGMENT_BYTES = 256 * 1024
@@ -30,17 +30,19 @@ FIRST_TAIL_BYTES = 4096
 _FIRST = (0,)
 
 
-class Body:
-    """The bytes of one object. `charge`: dropping the last reference to it, mostly that of the body, gives `charged` bytes
-    back."""
+class Body(Grip):
+    """The bytes of one object, and the grip of their charge: `Body(note, charged)`, then `fill` it. Dropping the last
+    reference gives the charge back. (One object for both: a tier has many.)"""
 
-    __slots__ = ("charge", "charged", "segments", "size", "starts")
+    __slots__ = ("segments", "size", "starts")
 
-    def __init__(self, segments: tuple[bytes, ...], charge: Grip | None = None, charged: int = 0) -> None:
+    segments: tuple[bytes, ...]
+    size: int
+    starts: Sequence[int]
+
+    def fill(self, segments: tuple[bytes, ...]) -> None:
         self.segments = segments
-        self.charge = charge
-        self.charged = charged
-        self.starts: Sequence[int] = _FIRST
+        self.starts = _FIRST
         if len(segments) == 1:
             self.size = len(segments[0])
             return
@@ -50,6 +52,12 @@ class Body:
             end += len(segment)
         self.starts = starts
         self.size = end
+
+    @property
+    def charged(self) -> int:
+        """Bytes that are charged for it: all, or none without a ledger."""
+        count: int = self.args[0]
+        return count
 
     @property
     def whole(self) -> bytes | None:

@@ -15,6 +15,7 @@ from daramjwee.cli.config_recommend import judged, to_toml
 from daramjwee.config import load
 from daramjwee.observe import ask
 from daramjwee.observe.client import decode
+from daramjwee.observe.place import Folder
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +89,8 @@ def test_who_answers_with_anything_else_is_no_dashboard(daramjwee, tmp_path, ans
     """Status 5: the origin of the figures failed."""
     place = tmp_path / "s.sock"
     tmp_path.chmod(0o700)
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(place))
+    with socket.socket(socket.AF_UNIX) as listening, Folder(str(tmp_path)) as folder:
+        listening.bind(folder.address(place.name))
         listening.listen()
 
         def serve():

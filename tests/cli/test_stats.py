@@ -23,6 +23,7 @@ from daramjwee import AdaptiveBufferPool
 from daramjwee.cli.stats_view import Page, Remark, Table, drawing_of, page_of, text_of
 from daramjwee.observe import ask, decode, offer_dashboard
 from daramjwee.observe.document import schema
+from daramjwee.observe.place import Folder
 
 SECONDS = 50
 # Offers, works, says where, and works on until it is told to end.
@@ -182,8 +183,8 @@ def test_what_cannot_be_shown_is_said_with_what_to_do(daramjwee, folder, argumen
 @contextlib.contextmanager
 def answering(path, *bodies):
     """Somebody else at a socket, who answers each that asks with the next body."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as listener, Folder(os.path.dirname(path)) as place:
+        listener.bind(place.address(os.path.basename(path)))
         listener.listen()
         listener.settimeout(SECONDS / 2)
 
@@ -234,8 +235,8 @@ def test_what_is_no_dashboard_is_said_with_status_5(daramjwee, tmp_path):
 def test_one_that_cannot_be_shown_hides_no_other(daramjwee, folder, process):
     """It is named on standard error, and the status is that of its error; in JSON there is no mistaking either."""
     liar = folder / "dashboard-1-0123456789ab.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(liar))
+    with socket.socket(socket.AF_UNIX) as listener, Folder(str(folder)) as place:
+        listener.bind(place.address(liar.name))
         listener.listen()
         over = threading.Event()
 
@@ -256,7 +257,7 @@ def test_one_that_cannot_be_shown_hides_no_other(daramjwee, folder, process):
         chosen = daramjwee("stats", folder, "--pid", process.pid, "--json")
         over.set()
         with socket.socket(socket.AF_UNIX) as last:
-            last.connect(str(liar))
+            last.connect(place.address(liar.name))
         thread.join()
     assert done.returncode == 5
     assert done.stdout.startswith(f"process {process.pid},".encode())

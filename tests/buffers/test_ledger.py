@@ -121,6 +121,30 @@ def test_crediting_more_than_is_held_is_an_error():
         MemoryLedger(100).credit(1)
 
 
+@pytest.mark.parametrize("count", ["x", 1.5, True, -1, None])
+def test_what_is_no_number_of_bytes_is_neither_charged_nor_credited(count):
+    """It is refused by the call that gives it, and the ledger goes on as before."""
+    ledger = MemoryLedger(100)
+    ledger.charge(60)
+    for call in (ledger.try_charge, ledger.charge, ledger.credit, ledger.credit_later):
+        with pytest.raises(ConfigError, match="count = "):
+            call(count)
+    assert not ledger.noted and ledger.held == 60 and ledger.try_charge(40)
+
+
+def test_all_that_is_wrong_with_a_charge_is_told_at_once():
+    """Also where there is room, and nobody need wait."""
+    ledger = MemoryLedger(100)
+    with pytest.raises(ConfigError) as caught:
+        ledger.charge(-1, timeout="x")
+    assert [problem.field for problem in caught.value.problems] == ["count", "timeout"]
+    with pytest.raises(ConfigError, match="timeout = 'x'"):
+        ledger.charge(1, timeout="x")
+    with pytest.raises(ConfigError, match=r"count = 1\.5"):
+        ledger.charge(1.5, timeout="1s")
+    assert ledger.held == 0
+
+
 def test_a_wait_in_vain_is_overloaded_with_a_time_to_retry():
     """Nothing is held afterwards, and the line is empty again."""
     ledger = MemoryLedger(100)

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from daramjwee.buffers.charge import Held
-from daramjwee.buffers.ledger_kernel import LedgerKernel, Ticket
+from daramjwee.buffers.ledger_kernel import LedgerKernel, Ticket, check_bytes
 from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
 from daramjwee.units import format_duration, format_size, parse_duration, parse_size
 
@@ -139,9 +139,10 @@ class MemoryLedger:
     def charge(self, count: int, *, timeout: Duration | None = None) -> None:
         """Hold `count` more bytes: reclaim idle memory, then wait in line for at most `timeout` (None: 30 s).
 
-        Raises `LimitExceeded` when `count` can never fit, `Overloaded` after the wait; nothing is held then.
-        The caller holds no lock that a reclaimer needs.
+        Raises `LimitExceeded` when `count` can never fit, `Overloaded` after the wait, `ConfigError` for a wrong argument;
+        nothing is held then. The caller holds no lock that a reclaimer needs.
         """
+        seconds = DEFAULT_TIMEOUT_SECONDS if timeout is None else _check_charge(count, timeout)
         if self.try_charge(count):
             return
         self.check(count)
@@ -150,7 +151,6 @@ class MemoryLedger:
         woken = threading.Lock()
         woken.acquire()
         began = monotonic()
-        seconds = DEFAULT_TIMEOUT_SECONDS if timeout is None else parse_timeout(timeout)
         ticket = Ticket(count, woken.release)
         try:
             self.join_line(ticket)
@@ -175,7 +175,9 @@ class MemoryLedger:
                 self.reclaim(ticket.need)
 
     def credit(self, count: int) -> None:
-        """`count` bytes are free again. Never blocks."""
+        """`count` bytes are free again. Never blocks. `ConfigError` for what is no number of bytes: nothing is noted then."""
+        if type(count) is not int or count < 0:
+            check_bytes(count, "credit")
         self.noted.append(count)
         self._settle()
 
@@ -361,6 +363,17 @@ def parse_timeout(timeout: Duration, subject: str = "MemoryLedger.charge") -> fl
         return parse_duration(timeout)
     except ValueError as error:
         raise ConfigError([Problem("timeout", timeout, str(error))], subject=subject) from None
+
+
+def _check_charge(count: int, timeout: Duration) -> float:
+    """Seconds of the timeout of a charge, or all that is wrong with it."""
+    try:
+        seconds = parse_timeout(timeout)
+    except ConfigError as error:
+        check_bytes(count, "charge", error.problems)
+        raise
+    check_bytes(count, "charge")
+    return seconds
 
 
 def _alive(held: list[_Reference], *, but: object = None) -> list[_Reference]:

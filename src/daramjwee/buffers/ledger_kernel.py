@@ -11,8 +11,19 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.errors import ConfigError, Problem
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+
+def check_bytes(count: object, call: str, problems: Iterable[Problem] = ()) -> None:
+    """Refuse what is no number of bytes to charge or to credit, and what else is wrong with the call."""
+    found = [*problems]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        found.insert(0, Problem("count", count, "must be bytes, an int of 0 or more"))
+    if found:
+        raise ConfigError(found, subject=f"MemoryLedger.{call}")
 
 
 class Ticket:
@@ -42,11 +53,15 @@ class LedgerKernel:
 
     def take(self, need: int) -> bool:
         """Hold `need` more bytes if they fit and nobody waits."""
-        if need < 0:
-            raise ValueError(f"cannot charge {need} bytes")
-        if self.line or self.held + need > self.limit:
+        if type(need) is not int or need < 0:
+            check_bytes(need, "charge")
+        held = self.held + need
+        if self.line or held > self.limit:
             return False
-        self._hold(need)
+        # As `_hold`, without the call: it took longer than the look at what is asked for.
+        self.held = held
+        if held > self.peak:
+            self.peak = held
         return True
 
     def join(self, ticket: Ticket) -> None:

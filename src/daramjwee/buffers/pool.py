@@ -140,7 +140,9 @@ class BufferPool:
 
         Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
         """
-        if timeout is not None or (priority is not USUAL and priority is not None and type(priority) is not Priority):
+        if (timeout is not None and not (type(timeout) is float and timeout >= 0)) or (
+            priority is not USUAL and priority is not None and type(priority) is not Priority
+        ):
             _, timeout = check_request(size, timeout, priority)
         chunks = self._chunks
         try:

@@ -411,6 +411,7 @@ class Cache:
             self.buffers.close()
         if self._engine.origin_config is not None:  # nobody else could
             _close_origin(self._engine.origin)
+        self._engine.over = True  # last: after an interrupt before it, the next close goes on
 
     def __enter__(self) -> Self:
         self._engine.check_open()

@@ -175,13 +175,23 @@ def test_a_socket_that_does_not_wait_stops_at_the_exact_byte(direct, source_path
         assert received == DATA
 
 
-def test_a_socket_whose_time_is_up_raises_what_it_always_does(direct, source_path):
-    """`TimeoutError`, from a peer that reads nothing."""
+@pytest.mark.parametrize("strategy", ["direct", "adaptive", "chunked"])
+@pytest.mark.parametrize(
+    "options", [{}, {"limit": len(DATA)}, {"cancel": lambda: False}], ids=["plain", "limit", "cancel"]
+)
+def test_a_socket_whose_time_is_up_raises_what_it_always_does(source_path, strategy, options):
+    """`TimeoutError`, from a peer that reads nothing; it says how much was sent, and the file stands there."""
     left, right = socket.socketpair()
-    with left, right, open(source_path, "rb") as source:
-        left.settimeout(0.05)
-        with pytest.raises(TimeoutError):
-            direct.copy(source, left)
+    config = BufferPoolConfig(large_object_strategy=strategy)
+    with left, right, open(source_path, "rb") as source, BufferPool(config) as buffers:
+        left.settimeout(0.01)
+        source.seek(10)
+        with pytest.raises(TimeoutError) as caught:
+            buffers.copy(source, left, **options)
+        left.shutdown(socket.SHUT_WR)
+        sent = sum(iter(lambda: len(right.recv(65536)), 0))
+        assert caught.value.__notes__ == [f"{sent} bytes were copied before"]
+        assert source.tell() == 10 + sent > 10
 
 
 def test_send_file_copies_a_range_and_moves_nothing(source_path, tmp_path):

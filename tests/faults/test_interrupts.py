@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -170,8 +170,8 @@ def write(store: Any, key: str, size: int, *, pieces: int = 1, announced: bool =
         entry.close()
 
 
-def made() -> MemoryStore:
-    store = MemoryStore(64 * KIB)
+def made(policy: Literal["sieve", "lru"] = "sieve") -> MemoryStore:
+    store = MemoryStore(64 * KIB, policy=policy)
     store.attach(ledger=MemoryLedger(160 * KIB), observer=NULL_OBSERVER, clock=SYSTEM_CLOCK)
     write(store, "a", 20 * KIB)
     write(store, "b", 20 * KIB)
@@ -281,6 +281,18 @@ def test_an_interrupt_anywhere_leaves_a_memory_tier_that_counts_right(act: str) 
     """Every byte of the ledger is accounted for, every key works, and a close (for a close that was interrupted: another)
     leaves nothing charged."""
     assert interrupt_everywhere(made, ACTS[act], trouble_of) >= 5
+
+
+def test_an_interrupt_anywhere_leaves_an_lru_tier_that_counts_right() -> None:
+    """The order is another, and a hit changes it."""
+
+    def act(store: MemoryStore) -> None:
+        entry = store.open("a")
+        assert entry is not None
+        entry.close()
+        write(store, "new", 30 * KIB)
+
+    assert interrupt_everywhere(lambda: made("lru"), act, trouble_of) > 50
 
 
 def test_an_interrupt_anywhere_leaves_a_body_of_many_segments_whole_and_counted() -> None:

@@ -87,6 +87,9 @@ class Workers:
             return False
         return True
 
+    def _several(self, count: int) -> list[threading.Thread]:
+        return [self._new() for _ in range(count)]
+
     def _new(self) -> threading.Thread:
         return threading.Thread(target=self._work, name=f"daramjwee-{self._name}", daemon=True)
 
@@ -103,7 +106,7 @@ class Workers:
                 self._limit = limit
                 self._changed.notify_all()  # who is one too many ends
                 missing = min(limit - len(self._threads), len(self._jobs) - self._idle)
-                more += [] if self._closing else [self._new() for _ in range(missing)]
+                more += [] if self._closing else self._several(missing)
                 self._threads.update(more)
             for thread in more:
                 self._launch(thread)
@@ -121,10 +124,15 @@ class Workers:
         """Wait until no job runs or waits; False when `timeout` seconds were not enough."""
         deadline = monotonic() + timeout
         with self._lock:
-            while len(self._threads) - self._idle + len(self._jobs):
-                left = deadline - monotonic()
-                if left <= 0 or not self._changed.wait(left):
-                    return False
+            return self._wait_idle_locked(deadline)
+
+    def _wait_idle_locked(self, deadline: float) -> bool:
+        # Not in the `with` of who calls this, nor are the others: an interrupt at the jump back of such a loop could leave the
+        # lock taken (see `MemoryLedger._wait`).
+        while len(self._threads) - self._idle + len(self._jobs):
+            left = deadline - monotonic()
+            if left <= 0 or not self._changed.wait(left):
+                return False
         return True
 
     def close(self, timeout: float) -> bool:
@@ -134,7 +142,7 @@ class Workers:
             self._closing = True
             self._jobs.clear()
             self._changed.notify_all()
-            threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+            threads = self._threads - {threading.current_thread()}
         for thread in threads:
             thread.join(max(0.0, deadline - monotonic()))
         return not any(thread.is_alive() for thread in threads)

@@ -75,6 +75,8 @@ class Engine:
         self.ledger = ledger
         self.clock = clock
         self.closed = False
+        self.closing = threading.Lock()
+        self.over = False  # all that a close does is done
         self.origin_config: Any = None  # what the origin was made from, where it was made from a configuration
         self.settings_lock = threading.RLock()  # held while settings change; who asks for them waits for nobody
         self.settings_before: CacheConfig | None = None  # what held before the change that is being made
@@ -89,6 +91,7 @@ class Engine:
         self.flights.reset()
         self.counters.reset_lock()
         self.settings_lock = threading.RLock()
+        self.closing = threading.Lock()
         self.settings_before = None
 
     def check_open(self) -> None:

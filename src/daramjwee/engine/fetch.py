@@ -150,9 +150,9 @@ class Flights:
         """This thread was interrupted: flights that it entered and did not come to start begin nothing any more."""
         me = threading.get_ident()
         with self._lock:
-            mine = [f for f in (self._table.get(key), *self._apart) if f is not None and f.made_by == me]
-        for flight in mine:
-            if not flight.begun:
+            known = (self._table.get(key), *self._apart)
+        for flight in known:
+            if flight is not None and flight.made_by == me and not flight.begun:
                 flight.abort(LookAgain())
 
     def _enter_locked(self, ask: Ask, claim: Claim, *, reader: bool) -> Boarded:

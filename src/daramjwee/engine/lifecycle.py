@@ -16,6 +16,7 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from daramjwee.buffers.ledger import NO_WAIT
 from daramjwee.errors import Closed, shorten
 
 if TYPE_CHECKING:
@@ -44,9 +45,21 @@ def register(engine: Engine) -> None:
 
 
 def close_engine(engine: Engine, drain: Drain) -> bool:
-    """End all work of the engine and close its tiers. Does nothing the second time, and says False."""
-    if engine.closed:
-        return False
+    """End all work of the engine and close its tiers. Does nothing once the caller has said that it is `over`, or while another
+    thread does it, and says False. Until then it can be done again: an interrupt may have come at any point."""
+    # A loop over `map` and not a call, as in the ledger: after it an interrupt could leave the lock taken.
+    for _ in filter(None, map(engine.closing.acquire, NO_WAIT)):
+        try:
+            if engine.over:
+                return False
+            _close(engine, drain)
+            return True
+        finally:
+            engine.closing.release()
+    return False
+
+
+def _close(engine: Engine, drain: Drain) -> None:
     engine.closed = True
     flights = engine.flights
     deadline = monotonic() + CLOSE_SECONDS
@@ -68,7 +81,6 @@ def close_engine(engine: Engine, drain: Drain) -> bool:
         if not workers.close(patience):
             logger.warning("closing: a thread still waits for its origin; it ends by itself and keeps nothing")
     engine.tiers.close()
-    return True
 
 
 def _after_fork_in_child() -> None:

@@ -182,17 +182,19 @@ class Flight:
         What `begin` raises becomes the outcome for every reader, and is raised here too; a body that fails
         later is told to the readers only.
         """
-        with self.lock:
-            refused = self.aborting if self.begun else None
-            self.holder = threading.get_ident()
-            self.begun = True
-        if refused is not None:
-            raise copied(refused)
         try:
-            self._start(begin)
+            # Within: an interrupt that follows the lock's release would leave it begun, and nobody to go on.
+            with self.lock:
+                refused = self.aborting if self.begun else None
+                self.holder = threading.get_ident()
+                self.begun = True
+            if refused is None:
+                self._start(begin)
         except BaseException:
             self.surrender()
             raise
+        if refused is not None:
+            raise copied(refused)
 
     def _start(self, begin: Callable[[], Fill]) -> None:
         try:

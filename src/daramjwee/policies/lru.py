@@ -24,7 +24,11 @@ class Lru(Policy):
     def touch(self, item: Ranked) -> None:
         if item.queued and item is not self.newest:
             self._unlink(item)
-            self._link(item)
+            # No call until it is linked again: an interrupt would leave it counted and in no place. (Not `_link` therefore;
+            # there is a newest, as it was not this one.)
+            item.older, item.newer = self.newest, None
+            self.newest.newer = item
+            self.newest = item
 
     def evict(self) -> Any:
         item = self.oldest

@@ -204,4 +204,5 @@ def test_a_piece_that_comes_after_the_end_is_given_back(pool: BufferPool, window
     with windowed.lock:
         windowed.kernel.failed()
     windowed.passed(segment)
+    del segment
     assert (pool.ledger.held, len(windowed.window), windowed.kernel.head) == (0, 0, 0)

@@ -80,7 +80,6 @@ class Crowd:
         kernel, window = self.kernel, self.window
         with self.lock:
             if kernel.over:
-                window.discard(segment)
                 return
             window.append(segment)
             # Without memory of its own the piece stays in the lease, and the window is full until all have read it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from daramjwee.buffers.charge import Grip, Held
 from daramjwee.buffers.pressure import EFFECTS
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ PIECE_BYTES = 256 * 1024
 
 
 class Segment(NamedTuple):
-    """Bytes from offset `start` on. `charged`: bytes to credit when it goes."""
+    """Bytes from offset `start` on. `charge`: gives back what is charged for them with the last reference to it; None where
+    they lie in the flight's lease."""
 
     start: int
     data: bytes | memoryview
-    charged: int
+    charge: Grip | None
 
     @property
     def end(self) -> int:
@@ -44,9 +46,10 @@ class Window:
         self._segments: deque[Segment] = deque()
 
     def __del__(self) -> None:
-        # Of a flight that was lost with its readers. Runs inside any allocation: `credit_later` only notes.
-        for segment in getattr(self, "_segments", ()):
-            self._ledger.credit_later(segment.charged)
+        # Of a flight that was lost with its readers. Runs inside any allocation: neither blocks.
+        if getattr(self, "_segments", None):
+            self._segments.clear()
+            self._ledger.settle()
 
     def __len__(self) -> int:
         """Bytes held."""
@@ -55,7 +58,7 @@ class Window:
     @property
     def short(self) -> bool:
         """Whether the last piece found no memory of its own, and must be read before another comes."""
-        return bool(self._segments) and not self._segments[-1].charged
+        return bool(self._segments) and self._segments[-1].charge is None
 
     @property
     def bound(self) -> int:
@@ -68,10 +71,14 @@ class Window:
     def admit(self, start: int, piece: memoryview | bytes) -> Segment:
         """A segment of the piece, in memory of its own where there is some, else where it lies. Takes no lock."""
         count = len(piece)
-        if EFFECTS[self._pool.pressure].reads_ahead and self._ledger.try_charge(count):
-            return Segment(start, bytes(piece), count)
+        if EFFECTS[self._pool.pressure].reads_ahead:
+            held = Held()
+            charge = Grip(self._ledger.note_credit, held)
+            if self._ledger.try_charge(count):
+                held.bytes = count  # no call between the two
+                return Segment(start, bytes(piece), charge)
         # A slice of its own: whoever gave the piece releases the view that it gave at its next call.
-        return Segment(start, piece if type(piece) is bytes else piece[:], 0)
+        return Segment(start, piece if type(piece) is bytes else piece[:], None)
 
     def append(self, segment: Segment) -> None:
         self._segments.append(segment)
@@ -82,8 +89,6 @@ class Window:
     def drop(self, tail: int) -> None:
         """Let go what lies below `tail`."""
         while self._segments and self._segments[0].end <= tail:
-            self._ledger.credit(self._segments.popleft().charged)
-
-    def discard(self, segment: Segment) -> None:
-        """Give back a segment that was admitted and is not wanted any more."""
-        self._ledger.credit(segment.charged)
+            del self._segments[0]
+        if self._ledger.noted:
+            self._ledger.settle()

@@ -19,6 +19,7 @@ from daramjwee.buffers.strategy import (
     Endpoint,
     kernel_serves,
 )
+from daramjwee.errors import ConfigError
 
 KIB, MIB = 1024, 1024 * 1024
 CONFIG = BufferPoolConfig()
@@ -196,3 +197,43 @@ def test_size_classes_have_the_bounds_that_are_configured():
         assert size_class(size, CONFIG) is SizeClass[name]
     assert size_class(MIB, small(very_large_object_threshold="2MiB")) is SizeClass.LARGE
     assert READINTO.value == "readinto"
+
+
+def test_ends_and_a_level_may_be_given_by_value():
+    """Text that is equal to a member means it."""
+    for src in Endpoint:
+        for dst in Endpoint:
+            expected = select_strategy(8 * MIB, CONFIG, src=src, dst=dst, pressure=PressureLevel.HIGH)
+            assert select_strategy(8 * MIB, CONFIG, src=str(src), dst=dst, pressure=PressureLevel.HIGH) == expected
+            assert select_strategy(8 * MIB, CONFIG, src=src, dst=str(dst), pressure=2) == expected
+
+
+WRONG = {
+    "size": [-1, True, 1.5, 1e9, "1MiB"],
+    "config": [None, 3, "pool"],
+    "src": ["File", 3, None],
+    "dst": ["File", 3, None],
+    "pressure": [7, -1, "HIGH", None],
+    "most": [-1, 0, "1MiB"],
+}
+
+
+@pytest.mark.parametrize("size", [None, 1, 8 * MIB])
+@pytest.mark.parametrize("settings", [{}, {"chunk_size": MIB}, {"enabled": False}, {"large_object_strategy": "pooled"}])
+@pytest.mark.parametrize("field", WRONG)
+def test_a_wrong_argument_is_refused_whatever_else_is_given(field, size, settings):
+    """Not taken for another one, and no error of the code's own."""
+    for wrong in WRONG[field]:
+        for ends in ({}, {"src": Endpoint.MEMORY}, {"src": Endpoint.FILE, "dst": Endpoint.SOCKET}):
+            given = {"size": size, "config": BufferPoolConfig(**settings), **ends, field: wrong}
+            with pytest.raises(ConfigError) as caught:
+                select_strategy(**given)
+            assert [(problem.field, problem.value) for problem in caught.value.problems] == [(field, wrong)]
+
+
+def test_all_that_is_wrong_with_a_decision_is_told_at_once():
+    """Each with its value, and what to give instead."""
+    with pytest.raises(ConfigError, match="select_strategy has 6 problems") as caught:
+        select_strategy(-1, 3, src="File", dst="x", pressure=7, most=0)
+    assert {problem.field for problem in caught.value.problems} == set(WRONG)
+    assert 'src = \'File\': must be an Endpoint, or its value: "file", "socket"' in str(caught.value)

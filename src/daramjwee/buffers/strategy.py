@@ -7,9 +7,10 @@ Design: docs/design/strategy.md
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daramjwee.buffers.pressure import EFFECTS, NORMAL, PressureLevel
+from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import KIB, MIB
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def size_class(size: int, config: BufferPoolConfig) -> SizeClass:
     return SizeClass.MEDIUM if size >= MEDIUM_FROM else SizeClass.SMALL
 
 
-def select_strategy(
+def select_strategy(  # noqa: C901 - in one function, as each call takes time
     size: int | None,
     config: BufferPoolConfig,
     *,
@@ -133,31 +134,65 @@ def select_strategy(
     `src`, `dst`: what its ends can do. `pressure`: how short memory is. `clones`: whether a file's bytes can be
     shared with the other file instead of copied. `most`: how much memory may ever be leased at once (None: as much as
     `max_pool_bytes`). A `chunk_size` in `config` is obeyed always, a strategy from `large_object_threshold` up and for
-    unknown sizes; where one cannot serve, `Decision.fallback` is true and the reason says why.
+    unknown sizes; where one cannot serve, `Decision.fallback` is true and the reason says why. Raises `ConfigError` for wrong
+    arguments; an end and a level may also be given by value ("file", 2).
     """
-    if most is None:
-        most = config.max_pool_bytes
-    given = chunk = config.chunk_size
+    special = src is not READINTO or dst is not PLAIN
+    # A type costs three times as much as an identity: the usual ends are known by that.
+    if (size is not None and (type(size) is not int or size < 0)) or (
+        special
+        and (
+            (src is not FILE and src is not PLAIN and type(src) is not Endpoint)
+            or (dst is not PLAIN and dst is not SOCKET and dst is not FILE and type(dst) is not Endpoint)
+        )
+    ):
+        return _select_again(size, config, src, dst, pressure, clones, most)
+    try:
+        if most is None:
+            most = config.max_pool_bytes
+        given = chunk = config.chunk_size
+    except AttributeError:
+        return _select_again(size, config, src, dst, pressure, clones, most)
     if chunk is None:
         chunk = config.default_buffer_size
-        if dst is LOCAL or dst is SOCKET or src is SOCKET:
-            chunk = _for_sockets(size, chunk, config, dst)
-        if pressure is not NORMAL:
+        if special:
+            if dst is SOCKET or (src is SOCKET and dst is not LOCAL):
+                if size is not None and size >= LARGE_CHUNK_FROM:
+                    largest = config.max_buffer_size
+                    if largest > LARGE_CHUNK_BYTES:
+                        largest = LARGE_CHUNK_BYTES
+                    if largest > chunk:
+                        chunk = largest
+            elif dst is LOCAL and chunk > LOCAL_CHUNK_BYTES:
+                chunk = max(config.min_buffer_size, LOCAL_CHUNK_BYTES)
+    if pressure is not NORMAL:
+        if type(pressure) is not PressureLevel:
+            return _select_again(size, config, src, dst, pressure, clones, most)
+        if given is None:
             chunk = _under_pressure(chunk, config, pressure)
-    cut = chunk > most
+    try:
+        cut = chunk > most
+    except TypeError:
+        return _select_again(size, config, src, dst, pressure, clones, most)
     if cut:
+        if type(most) is not int or most < 1:
+            return _select_again(size, config, src, dst, pressure, clones, most)
         chunk = most
         cut = given is not None
     if cut or config.large_object_strategy is not ADAPTIVE or not config.enabled:
         decision = _configured(size, config, chunk, most, cut)
         if decision is not None:
             return decision
-    if src is MEMORY:
-        return _decision(DIRECT, chunk, "the source shares its own memory", False)
-    if src is FILE or src is PIPE or dst is PIPE:
-        reason = _kernel_reason(size, src, dst, pressure, clones)
-        if reason is not None:
-            return _new_tuple(Decision, (DIRECT, chunk, reason, False))
+    if special and ((src is not PLAIN and src is not READINTO) or dst is PIPE):
+        if src is MEMORY:
+            return _decision(DIRECT, chunk, "the source shares its own memory", False)
+        # Else the kernel has no part in it: no call for what it says of most copies.
+        if (src is FILE or src is PIPE or dst is PIPE) and (
+            clones or pressure is not NORMAL or (dst is not FILE and dst is not PLAIN)
+        ):
+            reason = _kernel_reason(size, src, dst, pressure, clones)
+            if reason is not None:
+                return _new_tuple(Decision, (DIRECT, chunk, reason, False))
     if size is None:
         return _decision(CHUNKED, chunk, _CUT if cut else "unknown size", cut)
     if size <= chunk:
@@ -168,20 +203,39 @@ def select_strategy(
     return _new_tuple(Decision, (CHUNKED, chunk, _CUT if cut else "larger than one chunk", cut))
 
 
+def _select_again(
+    size: Any, config: Any, src: Any, dst: Any, pressure: Any, clones: bool, most: Any
+) -> Decision:  # fmt: skip
+    """The same with what was meant by what was given, or all that is wrong with it."""
+    from daramjwee.buffers.config import BufferPoolConfig
+
+    problems: list[Problem] = []
+    for field, value in (("size", size), ("most", most)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < (field == "most")):
+            least = 1 if field == "most" else 0
+            problems.append(Problem(field, value, f"must be bytes, an int of {least} or more, or None"))
+    if not isinstance(config, BufferPoolConfig):
+        problems.append(Problem("config", config, "must be a BufferPoolConfig"))
+    ends = {}
+    for field, value in (("src", src), ("dst", dst)):
+        try:
+            ends[field] = Endpoint(value)
+        except ValueError:
+            values = ", ".join(f'"{end}"' for end in Endpoint)
+            problems.append(Problem(field, value, f"must be an Endpoint, or its value: {values}"))
+    try:
+        pressure = PressureLevel(pressure)
+    except ValueError:
+        problems.append(Problem("pressure", pressure, "must be a PressureLevel, such as PressureLevel.HIGH"))
+    if problems:
+        raise ConfigError(problems, subject="select_strategy")
+    size, most = None if size is None else int(size), None if most is None else int(most)
+    return select_strategy(size, config, **ends, pressure=pressure, clones=clones, most=most)
+
+
 def _decision(strategy: Strategy, chunk: int, reason: str, fallback: bool) -> Decision:
     # What Decision(...) does, without its Python-level __new__: half of the time.
     return _new_tuple(Decision, (strategy, chunk, reason, fallback))
-
-
-def _for_sockets(size: int | None, chunk: int, config: BufferPoolConfig, dst: Endpoint) -> int:
-    if dst is LOCAL:
-        return max(config.min_buffer_size, LOCAL_CHUNK_BYTES) if chunk > LOCAL_CHUNK_BYTES else chunk
-    if size is None or size < LARGE_CHUNK_FROM:
-        return chunk
-    largest = config.max_buffer_size
-    if largest > LARGE_CHUNK_BYTES:
-        largest = LARGE_CHUNK_BYTES
-    return largest if largest > chunk else chunk  # noqa: FURB136 - half the time of max()
 
 
 def _under_pressure(chunk: int, config: BufferPoolConfig, pressure: PressureLevel) -> int:

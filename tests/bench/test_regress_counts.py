@@ -96,8 +96,14 @@ def test_this_tree_counts_no_more_than_the_kept_file():
         now = baseline.count(ROOT / "src", place, names, times=False, instructions=False, tell=lambda _: None)
     held = baseline.hold(KEPT.name, baseline.load(str(KEPT)), now, names, seconds=0)
     assert set(now.scenarios) == set(SCENARIOS) - {"import"}
-    assert [growth for growth in held.growths if growth.grew] == []
+    assert [growth for growth in held.growths if growth.grew and not by_chance(growth)] == []
     assert held.missing == ()
+
+
+def by_chance(growth):
+    """Where a round takes seconds, what the pool's own thread reads once in a while is in each of them. One more for each
+    operation would be ten at least."""
+    return growth.counter != "fetches" and (growth.now - growth.was) * COUNTED[growth.scenario] < 5
 
 
 def test_the_kept_file_has_every_scenario_and_reads_back_as_it_was_written():

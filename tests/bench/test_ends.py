@@ -164,5 +164,5 @@ def test_a_copy_through_a_fresh_buffer_is_whole_or_an_error(through):
     sink = Sink()
     through(5)(Slow(b"abcde"), sink)
     assert sink.seen == b"abcde"
-    with pytest.raises(EOFError, match="ended 1 bytes early"):
+    with pytest.raises(EOFError, match="ended 1 byte early"):
         through(6)(Slow(b"abcde"), Sink())

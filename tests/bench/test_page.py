@@ -61,7 +61,7 @@ def test_a_report_without_misses_says_so_and_failures_are_named():
     """A scenario that failed is no figure that was met."""
     rows = (row_of("s", "n", [1.0], target=at_least(1)),)
     text = page.page_of(made_up(rows=rows, failures={"fill": "MemoryError: no room"}, quick=False), "x.md")
-    assert "1 of 1 targets are met. None is missed." in text
+    assert "1 of 1 target is met. None is missed." in text
     assert '**`make bench ARGS="--only fill"` failed**: MemoryError: no room' in text
     assert "quick run" not in text
 

@@ -235,6 +235,12 @@ def test_what_cannot_be_put_back_is_named_in_the_error(pool, endpoints):
         "97 more were read that the source cannot take back",
         "3 bytes were copied before",
     ]
+    with pytest.raises(OSError, match="sink is full") as failed:
+        pool.copy(endpoints.source(content(2)), endpoints.sink(fail_at=1))
+    assert failed.value.__notes__ == [
+        "1 more was read that the source cannot take back",
+        "1 byte was copied before",
+    ]
 
 
 @pytest.mark.parametrize("lie", [-1, 7, "three", True])

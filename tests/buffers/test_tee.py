@@ -178,7 +178,7 @@ def test_a_tee_that_is_lost_unclosed_warns_and_gives_its_chunk_back(pool, endpoi
         del tee
         gc.collect()
     assert [warning.category for warning in caught] == [ResourceWarning]
-    assert "unclosed <ChunkedTeeReader open, 1 bytes handed out" in str(caught[0].message)
+    assert "unclosed <ChunkedTeeReader open, 1 byte handed out" in str(caught[0].message)
     assert pool.stats().active_buffers == 0
 
 

@@ -57,7 +57,7 @@ def test_counters_are_kept_and_a_tree_that_does_more_exits_with_ten(repository, 
     assert regress(write_baseline=str(file), only=["copy-256KiB"]) == 0
     assert regress(baseline=str(file), only=["copy-256KiB"]) == 0
     out = capsys.readouterr().out
-    assert "exact counters of 1 scenarios: as they were" in out
+    assert "exact counters of 1 scenario: as they were" in out
     assert out.splitlines()[-1].startswith("no counter grew")
     kept = json.loads(file.read_bytes())
     kept["scenarios"]["copy-256KiB"]["counts"]["write_calls"] = 0

@@ -16,6 +16,8 @@ import sys
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.units import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -235,7 +237,7 @@ def _fill_and(give: Callable[[Any], object], source: Any, view: memoryview) -> N
     while left:
         count = source.readinto(view[:left])
         if not count:
-            raise EOFError(f"the source ended {left:,} bytes early")
+            raise EOFError(f"the source ended {counted(left, 'byte')} early")
         give(view[:count])
         left -= count
 

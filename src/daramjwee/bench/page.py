@@ -15,6 +15,7 @@ from daramjwee.bench import pictures
 from daramjwee.bench.expectations import EXPECT, EXPECT_NOT
 from daramjwee.bench.report import figure, quantity, read, to_json
 from daramjwee.bench.scenarios import matrix
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -98,11 +99,12 @@ def _missed(report: Report) -> list[str]:
     stated = [row for row in report.rows if row.target is not None]
     unknown = [row for row in stated if row.met is None]
     parts = ["## What was missed"]
-    count = f"{sum(row.met is True for row in stated)} of {len(stated)} targets are met."
+    met = sum(row.met is True for row in stated)
+    count = f"{met} of {counted(len(stated), 'target')} {'is' if met == 1 else 'are'} met."
     if report.missed:
         heads = ("what", "seen", "spread", "runs", "wanted", "command")
         cells = [(f"{row.scenario}: {row.name}", *_figures(row), _command(row.only)) for row in report.missed]
-        parts += [f"{count} These are not:", _table(heads, cells)]
+        parts += [f"{count} {'This is' if len(report.missed) == 1 else 'These are'} not:", _table(heads, cells)]
     else:
         parts.append(f"{count} None is missed.")
     parts += [f"{row.scenario}: {row.name}: has a target and no figure ({row.note})." for row in unknown]

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from daramjwee.buffers import clone
-from daramjwee.buffers.endpoints import Sink, sink_of, source_of
+from daramjwee.buffers.endpoints import Sink, exact_bytes, sink_of, source_of
 from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.kernel_copy import at_end, copy_by_kernel, share_file
 from daramjwee.buffers.moving import ENDLESS, Copy
@@ -133,7 +133,7 @@ def run_copy(run: Copy, src: Any, dst: Any, pool: Lender, timeout: float, priori
 def note(run: Copy, error: OSError) -> None:
     """Note in `error` how far the copy came. (A BlockingIOError says it itself.)"""
     if not isinstance(error, BlockingIOError):
-        error.add_note(f"{run.done} bytes were copied before")
+        error.add_note(f"{exact_bytes(run.done)} {'was' if run.done == 1 else 'were'} copied before")
 
 
 def carry_out(

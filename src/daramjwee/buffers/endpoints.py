@@ -260,9 +260,17 @@ def finish_write(write: Write, data: Data, count: Any, *, none_blocks: bool) -> 
 def check_count(count: Any, left: int, total: int) -> None:
     """Raise unless `count` can be what a write of the last `left` of `total` bytes took."""
     if type(count) is not int or not 0 <= count <= left:
-        raise ValueError(f"write said it took {count!r} of {left} bytes: return how many it took, or None")
+        raise ValueError(f"write said it took {count!r} of {exact_bytes(left)}: return how many it took, or None")
     if count == 0:
-        raise OSError(errno.EIO, f"the sink takes no more bytes: {total - left} of {total} were written")
+        done = total - left
+        raise OSError(
+            errno.EIO, f"the sink takes no more bytes: {done} of {total} {'was' if done == 1 else 'were'} written"
+        )
+
+
+def exact_bytes(count: int) -> str:
+    """So many bytes, in digits that a program can read: "1 byte", "131072 bytes"."""
+    return f"{count} {'byte' if count == 1 else 'bytes'}"
 
 
 def not_ready(who: str, count: int = 0) -> BlockingIOError:

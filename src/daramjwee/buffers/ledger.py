@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 from daramjwee.buffers.charge import Held
 from daramjwee.buffers.ledger_kernel import LedgerKernel, Ticket, check_bytes
 from daramjwee.errors import ConfigError, LimitExceeded, Overloaded, Problem
-from daramjwee.units import format_duration, format_size, parse_duration, parse_size
+from daramjwee.units import counted, format_duration, format_size, parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -255,7 +255,7 @@ class MemoryLedger:
         """The error for a request of `count` bytes that has `waited` (seconds) in vain."""
         return Overloaded(
             f"no {format_size(count)} of memory came free within {format_duration(waited)}: {format_size(self.held)} of "
-            f"{format_size(self.limit)} are held and {self.waiting} requests wait; {RAISE_LIMIT}, or the timeout",
+            f"{format_size(self.limit)} are held and {counted(self.waiting, 'request waits', 'requests wait')}; {RAISE_LIMIT}, or the timeout",
             retry_after=max(LEAST_RETRY_SECONDS, waited),
         )
 

@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from daramjwee.errors import ConfigError, Problem
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -100,7 +101,9 @@ class LedgerKernel:
         if count < 0 or excess > self.inherited:
             if queue is not None:
                 del queue[0]
-            raise ValueError(f"{count} bytes credited but only {self.held} are held: something was credited twice")
+            raise ValueError(
+                f"{counted(count, 'byte')} credited but only {self.held} are held: something was credited twice"
+            )
         if excess > 0:
             self.inherited -= excess
             count = self.held

@@ -13,7 +13,7 @@ import io
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from daramjwee.buffers.endpoints import check_count, not_ready, read_of, taken_before
+from daramjwee.buffers.endpoints import check_count, exact_bytes, not_ready, read_of, taken_before
 from daramjwee.errors import LeaseError
 from daramjwee.units import MIB
 
@@ -174,7 +174,9 @@ class Copy:
             if isinstance(data, str):
                 raise TypeError(f"cannot copy from {type(src).__name__}: its read gave text, not bytes")
             if len(data) > room:
-                raise ValueError(f"read of {type(src).__name__} gave {len(data)} bytes, more than it was asked for")
+                raise ValueError(
+                    f"read of {type(src).__name__} gave {exact_bytes(len(data))}, more than it was asked for"
+                )
             self.deliver(sink, data, src)
             self.chunks += 1
             self.tell()
@@ -248,7 +250,7 @@ class Copy:
             if seekable is not None and seekable():
                 src.seek(-unwritten, io.SEEK_CUR)
             else:
-                rest = f"{unwritten} more were read that the source cannot take back"
+                rest = f"{unwritten} more {'was' if unwritten == 1 else 'were'} read that the source cannot take back"
         if blocks:
             raise self.blocked(error, rest and f", and {rest}") from error
         if rest:
@@ -257,7 +259,9 @@ class Copy:
     def blocked(self, error: BaseException | None, rest: str = "") -> BlockingIOError:
         """The error for an endpoint that is not ready: `characters_written` is all that was copied."""
         what = "the source has no bytes ready" if error is None else str(getattr(error, "strerror", None) or error)
-        return BlockingIOError(errno.EAGAIN, f"the copy stopped after {self.done} bytes{rest}: {what}", self.done)
+        return BlockingIOError(
+            errno.EAGAIN, f"the copy stopped after {exact_bytes(self.done)}{rest}: {what}", self.done
+        )
 
 
 def _let_go(window: memoryview) -> None:
@@ -269,7 +273,7 @@ def _let_go(window: memoryview) -> None:
 
 
 def bad_count(src: Any, count: Any, room: int) -> ValueError:
-    return ValueError(f"readinto of {type(src).__name__} said {count} for a view of {room} bytes")
+    return ValueError(f"readinto of {type(src).__name__} said {count} for a view of {exact_bytes(room)}")
 
 
 def _kept(dst: Any) -> LeaseError:

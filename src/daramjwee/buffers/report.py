@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from daramjwee.buffers.insight.metrics import format_ns
 from daramjwee.buffers.stats import sum_of
-from daramjwee.units import format_duration, format_size
+from daramjwee.units import counted, format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,9 +63,9 @@ def _lines(stats: BufferPoolStats) -> Iterator[tuple[str, str]]:
         yield (
             "in all",
             (
-                f"{stats.total_operations:,} operations in {format_duration(stats.seconds)} "
+                f"{counted(stats.total_operations, 'operation')} in {format_duration(stats.seconds)} "
                 f"({stats.total_operations / stats.seconds:,.1f}/s), {format_size(stats.copied_bytes)} moved "
-                f"({format_size(stats.copied_bytes / stats.seconds)}/s) in {stats.moved_chunks:,} pieces"
+                f"({format_size(stats.copied_bytes / stats.seconds)}/s) in {counted(stats.moved_chunks, 'piece')}"
             ),
         )
     reused = f", {stats.reuse_rate:.1%} reused" if stats.pool_hits + stats.pool_misses else ""
@@ -75,7 +75,7 @@ def _lines(stats: BufferPoolStats) -> Iterator[tuple[str, str]]:
             "waits",
             (
                 f"{stats.waits:,} waited for memory, {format_duration(stats.wait_seconds)} together; {stats.overloads:,} in "
-                f"vain; {stats.waiting:,} wait now"
+                f"vain; {counted(stats.waiting, 'waits', 'wait')} now"
             ),
         )
     yield (
@@ -83,7 +83,7 @@ def _lines(stats: BufferPoolStats) -> Iterator[tuple[str, str]]:
         (
             f"{format_size(stats.arena_bytes + stats.private_bytes)} mapped ({format_size(stats.idle_bytes)} idle, "
             f"{format_size(stats.private_bytes)} private), {format_size(stats.peak_bytes)} at the peak; "
-            f"{stats.maps:,} mappings of {format_size(stats.mapped_bytes)}"
+            f"{counted(stats.maps, 'mapping')} of {format_size(stats.mapped_bytes)}"
         ),
     )
     if stats.peak_bytes and stats.copied_bytes:

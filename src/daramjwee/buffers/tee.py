@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from daramjwee.buffers.arguments import check_tee
 from daramjwee.buffers.chunks import closed_error
-from daramjwee.buffers.endpoints import not_ready, read_of, readinto_of, socket_kind, socket_of
+from daramjwee.buffers.endpoints import exact_bytes, not_ready, read_of, readinto_of, socket_kind, socket_of
 from daramjwee.buffers.holdings import Refused
 from daramjwee.buffers.strategy import PLAIN, READINTO, SOCKET, select_strategy
 from daramjwee.buffers.tee_sink import TeeSink, let_go
@@ -325,7 +325,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
         if count is None:
             raise not_ready("source")
         if not 0 <= count <= len(view):
-            raise ValueError(f"readinto of the source said {count} for a view of {len(view)} bytes")
+            raise ValueError(f"readinto of the source said {count} for a view of {exact_bytes(len(view))}")
         if room is None:
             self._held, self._start, self._stop = view, 0, count
             self._chunk_reads += count > 0
@@ -341,7 +341,7 @@ class ChunkedTeeReader(io.BufferedIOBase):
             if count is None:
                 raise not_ready("source")
             if not 0 <= count <= len(view):
-                raise ValueError(f"readinto of the source said {count} for a view of {len(view)} bytes")
+                raise ValueError(f"readinto of the source said {count} for a view of {exact_bytes(len(view))}")
             self._held, self._start, self._stop = bytes(view[:count]), 0, count
         return count
 
@@ -426,4 +426,4 @@ class ChunkedTeeReader(io.BufferedIOBase):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "at the end" if self._ended else "open"
-        return f"<ChunkedTeeReader {state}, {self._given} bytes handed out, {self._sink.taken} to the sink>"
+        return f"<ChunkedTeeReader {state}, {exact_bytes(self._given)} handed out, {self._sink.taken} to the sink>"

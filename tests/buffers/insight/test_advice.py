@@ -21,6 +21,7 @@ from daramjwee.buffers.insight.advice import RULES, RULES_DISABLED, advise
 from daramjwee.buffers.reserve import reserve
 from daramjwee.buffers.stats import BufferPoolStats, ChunkClassStats, GateStats, OperationStats, SizeShare
 from daramjwee.buffers.strategy import SizeClass
+from daramjwee.errors import ConfigError
 
 # Beside this file: tests are no package, and parameters are wanted before there are fixtures.
 _spec = importlib.util.spec_from_file_location("setups", Path(__file__).with_name("setups.py"))
@@ -384,3 +385,17 @@ def test_a_pool_that_is_too_small_is_told_so_while_its_requests_wait(unkept):
             pool.acquire(255 * KIB).release()
         assert pool.pressure is HIGH
         assert "max_pool_bytes" in {finding.field for finding in advise(pool.stats(), pool.config)}
+
+
+def test_advice_without_figures_or_settings_is_refused_for_both():
+    """And says where they are had."""
+    with pytest.raises(ConfigError) as caught:
+        advise(None, 3)
+    assert [problem.field for problem in caught.value.problems] == ["stats", "config"]
+    with pytest.raises(ConfigError, match=r"stats = None: must be a BufferPoolStats, such as pool.stats\(\)"):
+        advise(None, BufferPoolConfig())
+
+
+def test_one_lease_that_is_lost_is_one():
+    (finding,) = advise(BufferPoolStats(total_gets=1, lost_leases=1), BufferPoolConfig())
+    assert finding.seen.startswith("1 of 1 lease was lost, ")

@@ -234,3 +234,29 @@ def test_every_trouble_is_found_and_the_worst_comes_first():
     order = [finding.severity.value for finding in found]
     assert order == sorted(order, key=["critical", "warning", "info"].index)
     assert all(finding.field is None and finding.remedy for finding in found)
+
+
+def test_one_is_said_as_one_and_two_as_two():
+    """Of everything that is counted."""
+
+    def seen(count) -> str:
+        gate = GateStats(refused=count, timed_out=count, lost=count)
+        stats = BufferPoolStats(
+            gate=gate, overloads=count, fallbacks=count, copies=count, lost_leases=count, quarantined=count,
+            active_buffers=count, refusals=count, reserve_uses=count, waiting=count,
+        )  # fmt: skip
+        return " / ".join(finding.seen for finding in health(stats, CONFIG, closed=True))
+
+    one, two = seen(1), seen(2)
+    assert one.count("1 ") == two.count("2 ") >= 9
+    assert not re.search(r"\b1 (requests|large operations|places|leases|buffers|times|copies)", one)
+    for said in ("1 request waited in vain", "1 large operation was sent away", "1 lease is still out", "1 of 1 copy "):
+        assert said in one
+    for said in (
+        "2 requests waited in vain",
+        "2 large operations were sent",
+        "2 leases are still out",
+        "2 of 2 copies ",
+    ):
+        assert said in two
+    assert "ago" not in one  # a snapshot of no time

@@ -562,7 +562,7 @@ def test_repr_tells_its_state(clock):
     monitor = Monitor("1m", clock=clock)
     monitor.trend("waiting")
     monitor.look(BufferPoolStats(overloads=1), 0)
-    assert repr(monitor) == "<Monitor every 60s, 7 rules, 1 trends, 1 alerts active>"
+    assert repr(monitor) == "<Monitor every 60s, 7 rules, 1 trend, 1 alert active>"
 
 
 def section(heading):

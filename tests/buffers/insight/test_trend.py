@@ -207,6 +207,12 @@ def test_faulty_arguments_are_listed_together():
     for at in (math.nan, math.inf, 1e16):
         with pytest.raises(ConfigError, match="at = "):
             Trend().add(1, at)
+    with pytest.raises(ConfigError) as caught:
+        Trend().add("x", None)
+    assert [problem.field for problem in caught.value.problems] == ["value", "at"]
+    with pytest.raises(ConfigError, match="value = 'x'"):
+        Trend().add("x", 1)
+    assert repr(Trend(keep=1)) == "<Trend 0 of 1 interval of 10.00s>"
 
 
 def test_repr_tells_its_state():

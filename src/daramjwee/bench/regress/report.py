@@ -13,6 +13,7 @@ import msgspec
 
 from daramjwee.bench.regress.verdict import LEAST_EFFECT, SEEN_EFFECT, Judged, Verdict
 from daramjwee.bench.report import figure
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ def comparison_text(found: Comparison) -> str:
     for row in rows:
         middle = "  ".join(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True))
         lines.append(f"{row[0].ljust(widths[0])}  {middle}  {row[-1]}")
-    lines += ["", f"exact counters of {found.counted} scenarios: {_growths(found.growths)}"]
+    lines += ["", f"exact counters of {counted(found.counted, 'scenario')}: {_growths(found.growths)}"]
     lines += [f"not compared: {name}: the old tree has no such thing ({why})" for name, why in found.skipped.items()]
     lines += [f"{name} FAILED in this tree: {why}" for name, why in found.failures.items()]
     unsure = [one.scenario for one in found.compared if one.verdict is Verdict.UNSURE]
@@ -57,7 +58,10 @@ def held_text(found: Held) -> str:
     for name, ratio in now.ratios.items():
         was = kept.ratios.get(name)
         lines.append(f"{name:<16}{'-' if was is None else figure(was):>10}{figure(ratio):>10}")
-    lines += ["", f"exact counters of {len(now.scenarios) - len(found.missing)} scenarios: {_growths(found.growths)}"]
+    lines += [
+        "",
+        f"exact counters of {counted(len(now.scenarios) - len(found.missing), 'scenario')}: {_growths(found.growths)}",
+    ]
     if any(not one.grew for one in found.growths):
         lines.append("what is less now can be kept: --write-baseline")
     if found.missing:

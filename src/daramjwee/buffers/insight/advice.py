@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from daramjwee.buffers.config import LARGEST_SIZE, LeakDetection
-from daramjwee.buffers.insight.finding import Finding, Severity
+from daramjwee.buffers.config import LARGEST_SIZE, BufferPoolConfig, LeakDetection
+from daramjwee.buffers.insight.finding import Finding, Severity, were
 from daramjwee.buffers.pressure_kernel import ELEVATED, HIGH, NORMAL
+from daramjwee.buffers.stats import BufferPoolStats
 from daramjwee.buffers.strategy import ADAPTIVE, CHUNKED, DIRECT, LARGE_CHUNK_BYTES, MEDIUM_FROM
-from daramjwee.units import KIB, MIB, format_duration, format_size
+from daramjwee.errors import ConfigError, Problem
+from daramjwee.units import KIB, MIB, counted, format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from daramjwee.buffers.config import BufferPoolConfig
-    from daramjwee.buffers.stats import BufferPoolStats
 
 # Of what is common in a pool (copies, requests, mappings): a pool that just began shows less.
 ENOUGH = 64
@@ -70,8 +69,15 @@ def advise(stats: BufferPoolStats, config: BufferPoolConfig) -> tuple[Finding, .
 
     Findings of one `code` belong together: apply all of them, or none. Nothing is advised without enough evidence.
     Counters cover `stats.seconds`, but the pressure is that of the snapshot: to judge a certain time, call `reset_stats` at
-    its beginning, or take `later.since(earlier)`.
+    its beginning, or take `later.since(earlier)`. `ConfigError` for other arguments than these.
     """
+    problems: list[Problem] = []
+    if not isinstance(stats, BufferPoolStats):
+        problems.append(Problem("stats", stats, "must be a BufferPoolStats, such as pool.stats()"))
+    if not isinstance(config, BufferPoolConfig):
+        problems.append(Problem("config", config, "must be a BufferPoolConfig, such as pool.config"))
+    if problems:
+        raise ConfigError(problems, subject="advise")
     found: list[Finding] = []
     named: set[str] = set()
     for rule in RULES if config.enabled else RULES_DISABLED:
@@ -173,7 +179,7 @@ def _disabled(stats: BufferPoolStats, _config: BufferPoolConfig) -> Change | Non
         return None
     return Change(
         {"enabled": True},
-        f"the pool is disabled: {stats.maps:,} requests mapped {format_size(stats.mapped_bytes)}, each for itself",
+        f"the pool is disabled: {counted(stats.maps, 'request')} mapped {format_size(stats.mapped_bytes)}, each for itself",
         "memory is reused: no mapping, and no page fault for each 4 KiB",
         {"maps": stats.maps, "mapped_bytes": stats.mapped_bytes},
     )
@@ -185,7 +191,7 @@ def _leases_are_lost(stats: BufferPoolStats, config: BufferPoolConfig) -> Change
         return None
     return Change(
         {"leak_detection": LeakDetection.FULL},
-        f"{stats.lost_leases:,} of {stats.total_gets:,} leases were lost, and not every place is recorded",
+        f"{stats.lost_leases:,} of {counted(stats.total_gets, 'lease')} {were(stats.lost_leases)} lost, and not every place is recorded",
         "each loss names the line that took the lease",
         {"lost_leases": stats.lost_leases, "total_gets": stats.total_gets},
     )
@@ -261,7 +267,7 @@ def _chunk_large(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
     waited = _waits(stats) + stats.gate.waited
     return Change(
         values,
-        f"{stats.copies:,} copies use chunks of {format_size(_chunk(config))}, and {waited:,} requests waited "
+        f"{stats.copies:,} copies use chunks of {format_size(_chunk(config))}, and {counted(waited, 'request')} waited "
         f"(pressure {stats.pressure.name})",
         "less memory for each copy, at the same speed",
         {"copies": stats.copies, "waited": waited, "peak_bytes": stats.peak_bytes},
@@ -291,7 +297,7 @@ def _strategy_falls_back(stats: BufferPoolStats, config: BufferPoolConfig) -> Ch
         return None
     return Change(
         {"large_object_strategy": ADAPTIVE},
-        f"{fell:,} of {stats.copies:,} copies could not be {config.large_object_strategy.value}",
+        f"{fell:,} of {counted(stats.copies, 'copy', 'copies')} could not be {config.large_object_strategy.value}",
         "each copy goes the way that serves its ends and size best",
         {"fallbacks": fell, "copies": stats.copies},
     )
@@ -306,7 +312,7 @@ def _direct_maps(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | N
         return None
     return Change(
         {"large_object_strategy": ADAPTIVE},
-        f"{private:,} times memory was mapped for one use only, while {direct.count:,} operations were direct",
+        f"{private:,} times memory was mapped for one use only, while {counted(direct.count, 'operation was', 'operations were')} direct",
         "what the kernel cannot copy goes through memory that is reused",
         {"private_leases": private, "direct_operations": direct.count, "copies": stats.copies},
     )
@@ -463,8 +469,8 @@ def _pool_small(stats: BufferPoolStats, config: BufferPoolConfig) -> Change | No
     waited = waits + stats.gate.waited
     return Change(
         {"max_pool_bytes": 2 * limit},
-        f"{waited:,} requests waited, {stats.overloads:,} in vain for memory; {format_size(stats.mapped_bytes)} were "
-        f"mapped in {stats.maps:,} steps, {format_size(stats.peak_bytes)} at the peak",
+        f"{counted(waited, 'request')} waited, {stats.overloads:,} in vain for memory; {format_size(stats.mapped_bytes)} were "
+        f"mapped in {counted(stats.maps, 'step')}, {format_size(stats.peak_bytes)} at the peak",
         "memory is at hand instead of waited for, or mapped again",
         {"waited": waited, "overloads": stats.overloads, "peak_bytes": stats.peak_bytes, "maps": stats.maps},
     )

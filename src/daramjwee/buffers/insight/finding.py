@@ -19,6 +19,11 @@ class Severity(enum.StrEnum):
     CRITICAL = "critical"
 
 
+def were(count: int) -> str:
+    """The verb of so many."""
+    return "was" if count == 1 else "were"
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was seen, and what to do about it.
 

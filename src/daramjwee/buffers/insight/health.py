@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from daramjwee.buffers.holdings import UNKNOWN_PLACE
 from daramjwee.buffers.insight.finding import Finding, Severity
 from daramjwee.buffers.pressure_kernel import CRITICAL, ELEVATED, HIGH, NORMAL
-from daramjwee.units import format_duration, format_size
+from daramjwee.units import counted, format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,36 +58,37 @@ def _most(place: tuple[str, int]) -> int:
     return -place[1]
 
 
-def _counted(stats: BufferPoolStats) -> str:
-    return f", counted since the start or reset_stats, {format_duration(stats.seconds)} ago"
+def _since(stats: BufferPoolStats) -> str:
+    ago = f", {format_duration(stats.seconds)} ago" if stats.seconds else ""
+    return f", counted since the start or reset_stats{ago}"
 
 
 def _of_work(stats: BufferPoolStats) -> Iterator[Finding]:
     """Operations that failed, or went another way."""
-    gate, counted = stats.gate, _counted(stats)
+    gate, since = stats.gate, _since(stats)
     if stats.overloads:
         yield _finding(
-            "overloads", _CRITICAL, f"{stats.overloads:,} requests waited in vain for memory (Overloaded){counted}",
+            "overloads", _CRITICAL, f"{counted(stats.overloads, 'request')} waited in vain for memory (Overloaded){since}",
             "see who holds memory (active_buffers), and advise()", overloads=stats.overloads,
         )  # fmt: skip
     if gate.refused:
         yield _finding(
-            "gate_full", _CRITICAL, f"{gate.refused:,} large operations were sent away, the line was full{counted}",
+            "gate_full", _CRITICAL, f"{counted(gate.refused, 'large operation was', 'large operations were')} sent away, the line was full{since}",
             "start fewer at once, or retry after the error's retry_after; see advise()", refused=gate.refused,
         )  # fmt: skip
     if gate.timed_out:
         yield _finding(
-            "gate_timeouts", _CRITICAL, f"{gate.timed_out:,} large operations waited in vain for a place{counted}",
+            "gate_timeouts", _CRITICAL, f"{counted(gate.timed_out, 'large operation')} waited in vain for a place{since}",
             "see what the operations under way wait for, and advise()", timed_out=gate.timed_out,
         )  # fmt: skip
     if gate.lost:
         yield _finding(
-            "gate_lost", _WARNING, f"{gate.lost:,} places in the gate were never given back by who took them{counted}",
+            "gate_lost", _WARNING, f"{counted(gate.lost, 'place in the gate was', 'places in the gate were')} never given back by who took them{since}",
             "release each slot and lease, best with `with`", lost=gate.lost,
         )  # fmt: skip
     if stats.fallbacks:
         yield _finding(
-            "fallbacks", _INFO, f"{stats.fallbacks:,} of {stats.copies:,} copies could not go the configured way{counted}",
+            "fallbacks", _INFO, f"{stats.fallbacks:,} of {counted(stats.copies, 'copy', 'copies')} could not go the configured way{since}",
             'the log says why once for each reason: "fallback of a copy"', fallbacks=stats.fallbacks,
             copies=stats.copies,
         )  # fmt: skip
@@ -97,24 +98,25 @@ def _of_leases(stats: BufferPoolStats, places: Sequence[tuple[str, int]], *, clo
     if stats.lost_leases:
         known = [place for place in places if place[0] != UNKNOWN_PLACE]
         named = ", ".join(f"{count:,} at {place}" for place, count in sorted(known, key=_most)[:MOST_PLACES])
-        more = f", and {len(known) - MOST_PLACES:,} more places" if len(known) > MOST_PLACES else ""
+        more = f", and {counted(len(known) - MOST_PLACES, 'more place')}" if len(known) > MOST_PLACES else ""
         where = f"; of all since the start {named}{more}" if named else ""
         missing = len(known) < len(places) or not named
         yield _finding(
-            "lost_leases", _WARNING, f"{stats.lost_leases:,} leases were lost without release{_counted(stats)}{where}",
+            "lost_leases", _WARNING, f"{counted(stats.lost_leases, 'lease was', 'leases were')} lost without release{_since(stats)}{where}",
             "release each lease, best with `with`" + ("; leak_detection full names every place" if missing else ""),
             lost_leases=stats.lost_leases,
         )  # fmt: skip
     if stats.quarantined:
         yield _finding(
             "quarantined", _WARNING,
-            f"{stats.quarantined:,} buffers were given back while a view of them lives, and cannot be reused",
+            f"{counted(stats.quarantined, 'buffer was', 'buffers were')} given back while a view of the memory lives, and "
+            "cannot be reused",
             "keep no slice of a lease's view beyond its release; copy with bytes()", quarantined=stats.quarantined,
         )  # fmt: skip
     if closed and stats.active_buffers:
         yield _finding(
             "closed_with_leases", _WARNING,
-            f"the pool is closed, and {stats.active_buffers:,} leases are still out", "release them: their memory "
+            f"the pool is closed, and {counted(stats.active_buffers, 'lease is', 'leases are')} still out", "release them: their memory "
             "goes back to the system then", active_buffers=stats.active_buffers,
         )  # fmt: skip
 
@@ -134,17 +136,17 @@ def _of_memory(stats: BufferPoolStats, config: BufferPoolConfig, reason: str) ->
         )  # fmt: skip
     if stats.refusals:
         yield _finding(
-            "refusals", _WARNING, f"the system refused memory {stats.refusals:,} times{_counted(stats)}",
+            "refusals", _WARNING, f"the system refused memory {counted(stats.refusals, 'time')}{_since(stats)}",
             "raise the limits of the process or container (daramjwee doctor names them)", refusals=stats.refusals,
         )  # fmt: skip
     if stats.reserve_uses:
         yield _finding(
-            "reserve_used", _WARNING, f"{stats.reserve_uses:,} copies had to go through the emergency chunk{_counted(stats)}",
+            "reserve_used", _WARNING, f"{counted(stats.reserve_uses, 'copy', 'copies')} had to go through the emergency chunk{_since(stats)}",
             "free memory: they are slow, one at a time", reserve_uses=stats.reserve_uses,
         )  # fmt: skip
     if stats.waiting:
         yield _finding(
-            "waiting", _WARNING, f"{stats.waiting:,} requests stand in line for memory",
+            "waiting", _WARNING, f"{counted(stats.waiting, 'request stands', 'requests stand')} in line for memory",
             "see who holds it (active_buffers)", waiting=stats.waiting,
         )  # fmt: skip
     # What is idle is given up for whoever needs it, so it does not fill anything.

@@ -33,6 +33,7 @@ from daramjwee.buffers.ledger import NO_WAIT
 from daramjwee.buffers.pressure import NORMAL, PressureLevel
 from daramjwee.errors import ConfigError, LimitExceeded, Problem
 from daramjwee.model import SYSTEM_CLOCK, Clock
+from daramjwee.units import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -340,8 +341,8 @@ class Monitor:
 
     def __repr__(self) -> str:
         return (
-            f"<Monitor every {self._interval:g}s, {len(self._watches)} rules, {len(self._trends)} trends, "
-            f"{len(self.active)} alerts active>"
+            f"<Monitor every {self._interval:g}s, {counted(len(self._watches), 'rule')}, {counted(len(self._trends), 'trend')}, "
+            f"{counted(len(self.active), 'alert')} active>"
         )
 
 

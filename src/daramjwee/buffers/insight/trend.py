@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from daramjwee.errors import ConfigError, Problem
-from daramjwee.units import format_duration, parse_duration
+from daramjwee.units import counted, format_duration, parse_duration
 
 if TYPE_CHECKING:
     from daramjwee.units import Duration
@@ -83,10 +83,14 @@ class Trend:
     def add(self, value: float, at: float) -> None:
         """Add a `value` that was seen `at` (seconds). It counts in the interval it belongs to, also when later ones came
         before it; older than all that is remembered it is left out, and so is what is no number (nan), infinite, or beyond
-        1e100. `ConfigError` for an `at` that is no time."""
-        if not abs(at) <= LATEST_SECONDS:
-            raise ConfigError([Problem("at", at, "must be a number of seconds, to 1e15")], subject="Trend.add")
-        if not abs(value) <= LARGEST_VALUE:
+        1e100. `ConfigError` for an `at` that is no time, and for a `value` of no numbers."""
+        try:
+            timely, counts = abs(at) <= LATEST_SECONDS, abs(value) <= LARGEST_VALUE
+        except TypeError:
+            timely = False
+        if not timely:
+            raise ConfigError(_problems_of(value, at), subject="Trend.add")
+        if not counts:
             return
         value = float(value)
         start = at // self._interval * self._interval
@@ -139,7 +143,16 @@ class Trend:
 
     def __repr__(self) -> str:
         shown = "" if self.last is None else f", last {self.last:g}, {self.direction}"
-        return f"<Trend {len(self)} of {self._keep} intervals of {format_duration(self._interval)}{shown}>"
+        return f"<Trend {len(self)} of {counted(self._keep, 'interval')} of {format_duration(self._interval)}{shown}>"
+
+
+def _problems_of(value: object, at: object) -> list[Problem]:
+    problems = []
+    if not isinstance(value, int | float):
+        problems.append(Problem("value", value, "must be a number"))
+    if not isinstance(at, int | float) or not abs(at) <= LATEST_SECONDS:
+        problems.append(Problem("at", at, "must be a number of seconds, to 1e15"))
+    return problems
 
 
 def parse_trend(interval: Duration, keep: int, call: str) -> tuple[float, int]:

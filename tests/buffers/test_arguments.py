@@ -113,3 +113,14 @@ def test_what_is_said_to_be_sent_can_be_sent():
     """A pool's configuration makes the same pool elsewhere."""
     config = BufferPoolConfig(max_pool_bytes="8MiB")
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_all_that_is_wrong_with_an_entry_is_told_at_once():
+    """Whether a place is free or not, by threads and tasks alike; nobody has entered."""
+    gate = LargeOperationGate(1, 100)
+    wrong = {"need": -1, "priority": "high", "timeout": "x"}
+    for call in (gate.acquire, lambda *given, **named: asyncio.run(gate.acquire_async(*given, **named))):
+        for given in (wrong, {"need": "x"}, {"priority": "high"}, {"timeout": "x"}, {"need": 1, "priority": None}):
+            expected = {name: value for name, value in given.items() if value != 1}
+            assert problems_of(lambda call=call, given=given: call(**given)) == expected
+    assert gate.stats().entered == 0

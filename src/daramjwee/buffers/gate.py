@@ -19,15 +19,15 @@ from daramjwee.buffers.gate_limits import (
     closed_gate,
     line_full,
     never_fits,
+    parse_entry,
     parse_limits,
     parse_need,
-    penalty_of,
     too_late,
 )
 from daramjwee.buffers.gate_places import AlwaysAlert, AsyncWaiter, Place, Slot, Token, Waiter
 from daramjwee.buffers.gate_stats import GateCounts, GateStats
 from daramjwee.buffers.holdings import seen_in
-from daramjwee.buffers.ledger import DEFAULT_TIMEOUT_SECONDS, NO_WAIT, parse_timeout, reset_after_fork
+from daramjwee.buffers.ledger import DEFAULT_TIMEOUT_SECONDS, NO_WAIT, reset_after_fork
 from daramjwee.model import SYSTEM_CLOCK, Clock
 from daramjwee.units import MIB, format_size
 
@@ -115,8 +115,8 @@ class LargeOperationGate:
         Raises `LimitExceeded` when that many bytes are never allowed, `Overloaded` when the line is full or after the
         wait, `Closed`.
         """
-        if timeout is not None:
-            timeout = parse_timeout(timeout, "LargeOperationGate.acquire")
+        if timeout is not None and not (type(timeout) is float and timeout >= 0):
+            _, _, timeout = parse_entry(need, priority, timeout)
         if not self.alert and type(need) is int and type(priority) is Priority:
             try:
                 token = self.free.pop()
@@ -171,8 +171,8 @@ class LargeOperationGate:
         return slot
 
     def _acquire_slowly(self, need: int, priority: Priority, timeout: float | None) -> Slot:
-        seconds = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
-        waiter = Waiter(self, parse_need(need), penalty_of(priority))
+        count, penalty, seconds = parse_entry(need, priority, DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+        waiter = Waiter(self, count, penalty)
         try:
             deadline = self._join(waiter, seconds)
             while waiter.state is WAITING and (left := deadline - self._clock.monotonic()) > 0:
@@ -192,15 +192,13 @@ class LargeOperationGate:
     ) -> Slot:
         """As `acquire` (`need`, `priority`, `timeout` and errors, too), in the same line, without holding up the event
         loop."""
-        if timeout is not None:
-            timeout = parse_timeout(timeout, "LargeOperationGate.acquire_async")
-        slot = self.take_free(need)
+        count, penalty, seconds = parse_entry(need, priority, DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
+        slot = self.take_free(count)
         if slot is not None:
             return slot
         import asyncio
 
-        seconds = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
-        waiter = AsyncWaiter(self, parse_need(need), penalty_of(priority), asyncio.get_running_loop())
+        waiter = AsyncWaiter(self, count, penalty, asyncio.get_running_loop())
         try:
             deadline = self._join(waiter, seconds)
             while waiter.state is WAITING and (left := deadline - self._clock.monotonic()) > 0:

@@ -53,13 +53,27 @@ def parse_need(need: Size) -> int:
         raise ConfigError([Problem("need", need, str(error))], subject="LargeOperationGate.acquire") from None
 
 
-def penalty_of(priority: Priority) -> int:
-    """How many times `ageing` a request of this priority counts as come later."""
+def parse_entry(need: Size, priority: Priority, timeout: Duration) -> tuple[int, int, float]:
+    """Of who wants to enter: the bytes, how many times `ageing` a request of that priority counts as come later, and the
+    seconds; or `ConfigError` with all that is wrong."""
+    problems = []
+    count = penalty = 0
+    seconds = 0.0
     try:
-        return PRIORITIES.index(priority)
+        count = parse_size(need)
+    except ValueError as error:
+        problems.append(Problem("need", need, str(error)))
+    try:
+        penalty = PRIORITIES.index(priority)
     except ValueError:
-        mend = f"must be one of {', '.join(map(str, PRIORITIES))}"
-        raise ConfigError([Problem("priority", priority, mend)], subject="LargeOperationGate.acquire") from None
+        problems.append(Problem("priority", priority, f"must be one of {', '.join(map(str, PRIORITIES))}"))
+    try:
+        seconds = timeout if type(timeout) is float and timeout >= 0 else parse_duration(timeout)
+    except ValueError as error:
+        problems.append(Problem("timeout", timeout, str(error)))
+    if problems:
+        raise ConfigError(problems, subject="LargeOperationGate.acquire")
+    return count, penalty, seconds
 
 
 def closed_gate() -> Closed:

@@ -237,3 +237,12 @@ def test_all_that_is_wrong_with_a_decision_is_told_at_once():
         select_strategy(-1, 3, src="File", dst="x", pressure=7, most=0)
     assert {problem.field for problem in caught.value.problems} == set(WRONG)
     assert 'src = \'File\': must be an Endpoint, or its value: "file", "socket"' in str(caught.value)
+
+
+def test_a_class_of_what_has_no_size_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        size_class(-1, None)
+    assert [problem.field for problem in caught.value.problems] == ["size", "config"]
+    for wrong in ("1MiB", True, 1.5, None):
+        with pytest.raises(ConfigError, match="size = "):
+            size_class(wrong, CONFIG)

@@ -14,6 +14,8 @@ from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import KIB, MIB
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from daramjwee.buffers.config import BufferPoolConfig
 
 # Below this an object costs less to move than to decide about; the other two bounds are configured.
@@ -111,7 +113,10 @@ def class_bounds(config: BufferPoolConfig) -> tuple[int, int, int]:
 
 
 def size_class(size: int, config: BufferPoolConfig) -> SizeClass:
-    """The class of an object of `size` bytes under the thresholds of `config`."""
+    """The class of an object of `size` bytes under the thresholds of `config`. `ConfigError` for other arguments."""
+    problems = [*_problems_of("size", size, 0), *_no_config(config)]
+    if problems:
+        raise ConfigError(problems, subject="size_class")
     if size >= config.very_large_object_threshold:
         return SizeClass.VERY_LARGE
     if size >= config.large_object_threshold:
@@ -207,15 +212,11 @@ def _select_again(
     size: Any, config: Any, src: Any, dst: Any, pressure: Any, clones: bool, most: Any
 ) -> Decision:  # fmt: skip
     """The same with what was meant by what was given, or all that is wrong with it."""
-    from daramjwee.buffers.config import BufferPoolConfig
-
     problems: list[Problem] = []
-    for field, value in (("size", size), ("most", most)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < (field == "most")):
-            least = 1 if field == "most" else 0
-            problems.append(Problem(field, value, f"must be bytes, an int of {least} or more, or None"))
-    if not isinstance(config, BufferPoolConfig):
-        problems.append(Problem("config", config, "must be a BufferPoolConfig"))
+    for field, value, least in (("size", size, 0), ("most", most, 1)):
+        if value is not None:
+            problems += _problems_of(field, value, least, ", or None")
+    problems += _no_config(config)
     ends = {}
     for field, value in (("src", src), ("dst", dst)):
         try:
@@ -231,6 +232,18 @@ def _select_again(
         raise ConfigError(problems, subject="select_strategy")
     size, most = None if size is None else int(size), None if most is None else int(most)
     return select_strategy(size, config, **ends, pressure=pressure, clones=clones, most=most)
+
+
+def _problems_of(field: str, value: object, least: int, also: str = "") -> Iterator[Problem]:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        yield Problem(field, value, f"must be bytes, an int of {least} or more{also}")
+
+
+def _no_config(config: object) -> Iterator[Problem]:
+    from daramjwee.buffers.config import BufferPoolConfig
+
+    if not isinstance(config, BufferPoolConfig):
+        yield Problem("config", config, "must be a BufferPoolConfig")
 
 
 def _decision(strategy: Strategy, chunk: int, reason: str, fallback: bool) -> Decision:

@@ -138,7 +138,8 @@ class BufferPool:
         None: `acquire_timeout`) for memory. On this pool `priority` has no effect: who waits is served first come, first
         served.
 
-        Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`.
+        Raises `LimitExceeded` when the ledger can never hold that much, `Overloaded` after the wait, `Closed`, and
+        `ConfigError` for all that is wrong with the arguments.
         """
         if (timeout is not None and not (type(timeout) is float and timeout >= 0)) or (
             priority is not USUAL and priority is not None and type(priority) is not Priority
@@ -401,7 +402,7 @@ class BufferPool:
         raises `BlockingIOError`, whose `characters_written` is what was copied. `dst` must not keep the memory.
 
         Raises `Overloaded` after the wait and where the line is full, `LimitExceeded` when the memory can never be had,
-        `Closed`: nothing was read then.
+        `Closed`, and `ConfigError` for all that is wrong with the arguments: nothing was read then.
         """
         if self._chunks.closed:
             raise closed_error()
@@ -431,7 +432,8 @@ class BufferPool:
         self, src: Any, sink: Any, size: Size | None = None, *, on_sink_error: Literal["raise", "drop"] = "raise"
     ) -> ChunkedTeeReader:
         """A reader of `src` that writes to `sink` what it hands out. `size`: what is expected; chooses the chunk.
-        `on_sink_error`: "raise" to the reader, or "drop" the sink and read on."""
+        `on_sink_error`: "raise" to the reader, or "drop" the sink and read on. `Closed` where the pool is, `ConfigError` for
+        all that is wrong with the arguments."""
         from daramjwee.buffers.tee import ChunkedTeeReader
 
         return ChunkedTeeReader(src, sink, self, size, on_sink_error=on_sink_error)

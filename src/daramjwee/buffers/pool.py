@@ -147,9 +147,10 @@ class BufferPool:
             _, timeout = check_request(size, timeout, priority)
         chunks = self._chunks
         try:
-            if size <= 0 or chunks.alert:  # type: ignore[operator]  # what is no number fails here, or in the next lines
+            if chunks.alert:
                 return self._acquire_slowly(size, timeout, priority)
-            chunk = chunks.open_table[(size - 1) >> PAGE_SHIFT].pop()  # type: ignore[operator]  # as above
+            # What is no number fails here; below 0 is counted from the table's end, and found out further down.
+            chunk = chunks.open_table[(size - 1) >> PAGE_SHIFT].pop()  # type: ignore[operator]
         except (IndexError, TypeError):
             # None is free, the table does not reach so far, a gate is to be asked; or the size is to be parsed.
             return self._acquire_slowly(size, timeout, priority)
@@ -165,7 +166,7 @@ class BufferPool:
             lease.size = size
             lease._view = chunk.buffer.raw()
             return lease
-        if type(size) is not int:  # True, which is equal to no chunk's size
+        if type(size) is not int or size <= 0:  # True is equal to no chunk's size either
             chunk.free.append(chunk)
             return self._acquire_slowly(size, timeout, priority)
         rank = bisect_right(self._bounds, size)

@@ -7,6 +7,7 @@ import gc
 import io
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,14 @@ def test_everything_is_private_to_its_owner(make, tier):
     for path in (tier, *tier.rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
+@pytest.mark.parametrize("folder", ["", 3, "a\0b", Path("a\0b")])
+def test_what_is_no_path_of_a_folder_is_refused_with_all_else_that_is_wrong(folder):
+    """Before the system would say so, about nothing that was given."""
+    with pytest.raises(ConfigError, match=r"folder = .*must be the path of a folder") as caught:
+        FileStore(folder, capacity=0)
+    assert [problem.field for problem in caught.value.problems] == ["capacity", "folder"]
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(make, tier):

@@ -83,6 +83,8 @@ class FileStore(FileIndex):
             problems.append(Problem("folder", os.fspath(folder), "a file tier does not run on Windows: leave it out"))
         if not folder or not (isinstance(folder, str) or hasattr(folder, "__fspath__")):
             problems.append(Problem("folder", folder, "must be the path of a folder"))
+        elif "\0" in os.fsdecode(folder):
+            problems.append(Problem("folder", folder, "must be the path of a folder, without a null character"))
         if problems or limits is None or floor is None:
             raise ConfigError(problems, subject="FileStore")
         super().__init__(os.path.abspath(os.fspath(folder)), limits, floor=floor, fsync=durability == "fsync")

@@ -1,5 +1,7 @@
-"""Interrupts of the memory tier, by a real signal at each point where the interpreter looks for one: nothing stays reserved,
-charged, locked or stuck; and what was counted wrong once is not added up over many."""
+"""Interrupts of the tiers and of a cache, by a real signal at each point where the interpreter looks for one: nothing stays
+reserved, charged, locked or stuck; and what was counted wrong once is not added up over many.
+
+One page for all, as they share the tracer and what they ask of a cache afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ import daramjwee
 from daramjwee import Cache
 from daramjwee.buffers import MemoryLedger
 from daramjwee.buffers.charge import Grip, Held
-from daramjwee.errors import LimitExceeded
+from daramjwee.errors import FetchError, LimitExceeded
 from daramjwee.model import NULL_OBSERVER, SYSTEM_CLOCK, Metadata
 from daramjwee.stores import FileStore, MemoryStore
 from daramjwee.units import KIB
@@ -37,6 +39,9 @@ pytestmark = [
 
 # Where a namedtuple is made, Python code without a file runs.
 PLACES = re.compile("daramjwee/(stores|policies|buffers/ledger)|<string>")
+EACH = slice(None)
+STRIDE = 5  # there are thousands: each test begins with another
+ENGINE = re.compile("daramjwee/(stores|policies|engine|fills|buffers|cache|model|errors|units)|<string>")
 
 
 @pytest.fixture
@@ -52,14 +57,15 @@ class Bell:
 
 
 class Signals:
-    """A tracer that has a signal come before the `n`-th instruction of the code in `PLACES`, to be seen where the
+    """A tracer that has a signal come before the `n`-th instruction of the code in `places`, to be seen where the
     interpreter looks next. With no `n`: before each, and `seen` says which were followed by a look before the next one."""
 
     traced_code: types.CodeType
     step_code: types.CodeType
 
-    def __init__(self, n: int | None) -> None:
+    def __init__(self, n: int | None, places: re.Pattern[str] = PLACES) -> None:
         self.n = n
+        self.places = places
         self.count = 0
         self.rung_at = -1
         self.seen: list[int] = []
@@ -71,7 +77,7 @@ class Signals:
     def trace(self, frame: types.FrameType, event: str, argument: object) -> Any:
         code = frame.f_code
         if code not in self.known:
-            self.known[code] = PLACES.search(code.co_filename.replace("\\", "/")) is not None
+            self.known[code] = self.places.search(code.co_filename.replace("\\", "/")) is not None
         if not self.known[code]:
             return None
         frame.f_trace = self.step  # CPython 3.13 wants it before the next line
@@ -128,25 +134,29 @@ def look() -> None:
 Signals.traced_code, Signals.step_code = Signals.trace.__code__, Signals.step.__code__
 
 
-def points_of(make: Callable[[], Any], act: Callable[[Any], object]) -> list[int]:
+def points_of(make: Callable[[], Any], act: Callable[[Any], object], places: re.Pattern[str] = PLACES) -> list[int]:
     """Before which instructions of `act` a signal is seen in another place than before the others."""
     for _ in range(2):  # in CPython 3.13 instructions are traced from the second time on
-        signals = Signals(None)
+        signals = Signals(None, places)
         thing = make()
         signals.during(lambda thing=thing: act(thing))
     return signals.seen
 
 
 def interrupt_everywhere(
-    make: Callable[[], Any], act: Callable[[Any], object], trouble_of: Callable[[Any], str]
+    make: Callable[[], Any],
+    act: Callable[[Any], object],
+    trouble_of: Callable[[Any], str],
+    places: re.Pattern[str] = PLACES,
+    some: slice = EACH,
 ) -> int:
-    """`act` on something new, with an interrupt at each point in turn; how many there were."""
-    points = points_of(make, act)
+    """`act` on something new, with an interrupt at each point in turn, or at `some`; how many there were."""
+    points = points_of(make, act, places)[some]
     gc.disable()
     try:
         for n in points:
             thing = make()
-            signals = Signals(n)
+            signals = Signals(n, places)
             signals.during(lambda thing=thing: act(thing))
             trouble = trouble_of(thing)
             assert trouble == "", f"interrupt {n} at {signals.point}: {trouble}"
@@ -395,6 +405,174 @@ def test_an_interrupt_anywhere_in_the_tier_of_a_cache_leaves_a_cache_that_counts
     assert interrupt_everywhere(make, CALLS[call], trouble_of_cache) >= 20
 
 
+# -- the engine and the fills ------------------------------------------------------------------------------------
+
+
+def trouble_of_engine(cache: Cache) -> str:
+    """What is not at rest, or does not work any more; closes it."""
+    engine, trouble = cache._engine, ""
+    flights, stores = engine.flights, [tier.store for tier in engine.tiers]
+    if not engine.closed:
+        if any(not flight.finish(5.0) for flight in flights.running() if not flight.windowed):
+            return f"a fill does not end: {flights.running()}"
+        if not (flights.workers.wait_idle(5.0) and flights.fillers.wait_idle(5.0)):
+            return f"a thread is stuck: {flights.workers.busy} and {flights.fillers.busy} busy"
+        trouble = _unrest(cache)
+        for key in ("a", "new"):
+            cache.set(key, b"set")
+            assert cache.get(key) == b"set"
+            cache.delete(key)
+            assert cache.get(key, lambda _: b"filled") == b"filled"
+            assert cache.get(key) == b"filled"
+            cache.delete(key)
+    cache.close()
+    if open_ones := [store for store in stores if not store.closed]:
+        return f"not closed: {open_ones}"
+    owners = (*stores, engine.ledger, flights, flights.fence, flights.workers, flights.fillers)
+    locks = [engine.closing, *(getattr(owner, "lock", None) or owner._lock for owner in owners)]
+    if any(lock.locked() for lock in locks):
+        return f"a lock is taken: {locks}"
+    return trouble or (f"held after the close: {engine.ledger.held}" if engine.ledger.held else "")
+
+
+def _unrest(cache: Cache) -> str:
+    """What is out, in use or charged, and should not be."""
+    for generation in (0, 2):  # a cycle of frames and an error may hold something yet
+        gc.collect(generation)
+        cache.buffers.maintain()  # takes back what was lost
+        wrong = [f"{what}: {one} and {other}" for one, other, what in _books(cache) if one != other]
+        if not wrong:
+            break
+    return "; ".join(wrong)
+
+
+def _books(cache: Cache) -> Iterator[tuple[int, int, str]]:
+    engine, buffers, in_memory = cache._engine, cache.buffers.stats(), 0
+    for tier in engine.tiers:
+        store: Any = tier.store
+        usage, held = store.usage(), sum(store.stat(key).size for key in store.keys())
+        yield usage.bytes, held, "bytes of a tier, of its entries"
+        yield usage.stagings, 0, "stagings"
+        in_memory += held if isinstance(store, MemoryStore) else 0
+    yield engine.ledger.held - buffers.arena_bytes - buffers.private_bytes, in_memory, "charged, held by entries"
+    yield buffers.total_gets, buffers.total_puts, "leases out, and back"
+    yield len(engine.flights), 0, "flights"
+    yield len(engine.flights.fence), 0, "claims"
+
+
+def pieces_of(count: int, size: int) -> Callable[[object], Iterator[bytes]]:
+    return lambda _: (bytes(size) for _ in range(count))
+
+
+def fail_in_the_midst(_: object) -> Iterator[bytes]:
+    yield bytes(9 * KIB)
+    raise OSError("away")
+
+
+def write_by_a_writer(cache: Cache) -> None:
+    with cache.writer("new") as writer:
+        for _ in range(3):
+            writer.write(bytes(5 * KIB))
+
+
+def fill_in_pieces(cache: Cache) -> None:
+    with cache.open("new", pieces_of(3, 10 * KIB)) as stream:
+        stream.read()
+
+
+def read_a_part(cache: Cache) -> None:
+    with cache.open("new", pieces_of(40, KIB)) as stream:
+        stream.read(100)
+
+
+def read_by_two(cache: Cache) -> None:
+    fetch = pieces_of(3, 10 * KIB)
+    with cache.open("new", fetch) as one, cache.open("new", fetch) as other:
+        one.read(100)
+        other.read()
+        one.read()
+
+
+def leave(cache: Cache) -> None:
+    with cache.open("new", pieces_of(40, KIB), on_orphan="abort") as stream:
+        stream.read(100)
+
+
+def read_past_the_tiers(cache: Cache) -> None:
+    with cache.open("new", pieces_of(4, 20 * KIB)) as stream:
+        stream.read()
+
+
+def leave_past_the_tiers(cache: Cache) -> None:
+    with cache.open("new", pieces_of(4, 20 * KIB)) as stream:
+        stream.read(30 * KIB)
+    cache.stats()  # looks after what was left
+
+
+def lose_a_stream(cache: Cache) -> None:
+    cache.open("new", pieces_of(4, 20 * KIB)).read(30 * KIB)
+    cache.stats()
+
+
+def fetch_elsewhere(cache: Cache) -> None:
+    with cache.open("new", pieces_of(3, 10 * KIB), timeout=60) as stream:
+        stream.read()
+
+
+def fail(cache: Cache) -> None:
+    with suppress(FetchError):
+        cache.get("new", fail_in_the_midst)
+
+
+WAYS: dict[str, Callable[[Cache], object]] = {
+    "set": lambda cache: cache.set("new", bytes(KIB)),
+    "set anew": lambda cache: cache.set("a", bytes(30 * KIB)),
+    "evict": lambda cache: cache.set("new", bytes(50 * KIB)),
+    "delete": lambda cache: cache.delete("a"),
+    "write": write_by_a_writer,
+    "get": lambda cache: cache.get("new", lambda _: bytes(2 * KIB)),
+    "fill": fill_in_pieces,
+    "read a part": read_a_part,
+    "read by two": read_by_two,
+    "read past the tiers": read_past_the_tiers,
+    "leave": leave,
+    "leave past the tiers": leave_past_the_tiers,
+    "lose a stream": lose_a_stream,
+    "fetch elsewhere": fetch_elsewhere,
+    "fail": fail,
+    "refresh": lambda cache: cache.refresh("a", lambda _: bytes(5 * KIB)),
+    "close": lambda cache: cache.close(),
+}
+
+
+def cache_over(*stores: Any) -> Cache:
+    cache = Cache(*stores, memory_limit="4MiB")
+    cache.set("a", bytes(20 * KIB))
+    cache.set("b", bytes(20 * KIB))
+    return cache
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_interrupt_anywhere_in_a_cache_leaves_it_right(way: str) -> None:
+    """No fill, lock or thread is stuck, all that was lent is back, every key works; and after the close (for a close that was
+    interrupted: another) nothing is held."""
+    some = slice(list(WAYS).index(way), None, STRIDE)
+    make = lambda: cache_over(MemoryStore(64 * KIB))  # noqa: E731
+    assert interrupt_everywhere(make, WAYS[way], trouble_of_engine, ENGINE, some) >= 5
+
+
+@pytest.mark.parametrize("way", ["set", "get"])
+def test_an_interrupt_anywhere_leaves_a_cache_over_files_right(way: str, tmp_path: Path) -> None:
+    """As over memory."""
+    folders = map(str, itertools.count())
+
+    def make() -> Cache:
+        return cache_over(FileStore(tmp_path / next(folders), capacity=64 * KIB, free_space_floor=0))
+
+    some = slice(list(WAYS).index(way), None, 2 * STRIDE)
+    assert interrupt_everywhere(make, WAYS[way], trouble_of_engine, ENGINE, some) >= 5
+
+
 # -- the file tier, which shares the books -----------------------------------------------------------------------
 
 
@@ -451,7 +629,19 @@ def guarded_lines(source: str) -> Iterator[tuple[int, int]]:
             yield node.body[0].lineno, node.body[-1].end_lineno or node.body[-1].lineno
 
 
-@pytest.mark.parametrize("place", ["stores", "buffers/ledger.py", "buffers/holdings.py", "buffers/waiting.py"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "stores",
+        "engine",
+        "fills",
+        "cache.py",
+        "buffers/ledger.py",
+        "buffers/holdings.py",
+        "buffers/waiting.py",
+        "buffers/gate.py",
+    ],
+)
 def test_no_loop_jumps_back_outside_of_what_guards_it(place: str) -> None:
     """From CPython 3.12 on, the jump back of a loop or a comprehension in a block may not be covered by it: an interrupt
     there would leave a lock taken. Such loops are in functions of their own."""

@@ -174,14 +174,25 @@ class LargeOperationGate:
         count, penalty, seconds = parse_entry(need, priority, DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         waiter = Waiter(self, count, penalty)
         try:
-            deadline = self._join(waiter, seconds)
-            while waiter.state is WAITING and (left := deadline - self._clock.monotonic()) > 0:
-                if not waiter.sleep(min(left, LOOK_AGAIN_SECONDS)):
-                    self.attend()
+            self._wait(waiter, self._join(waiter, seconds))
             return self._conclude(waiter)
         except BaseException:
             self._abandon(waiter)
             raise
+
+    # Not in the `try` of who calls them: an interrupt at the jump back of such a loop could be outside of it, and the waiter
+    # stay in line (see `MemoryLedger._wait`).
+
+    def _wait(self, waiter: Waiter, deadline: float) -> None:
+        while waiter.state is WAITING and (left := deadline - self._clock.monotonic()) > 0:
+            if not waiter.sleep(min(left, LOOK_AGAIN_SECONDS)):
+                self.attend()
+
+    async def _wait_async(self, waiter: AsyncWaiter, deadline: float) -> None:
+        while waiter.state is WAITING and (left := deadline - self._clock.monotonic()) > 0:
+            await waiter.rest(min(left, LOOK_AGAIN_ASYNC_SECONDS))
+            if not waiter.told:
+                self.attend()
 
     async def acquire_async(
         self,
@@ -200,11 +211,7 @@ class LargeOperationGate:
 
         waiter = AsyncWaiter(self, count, penalty, asyncio.get_running_loop())
         try:
-            deadline = self._join(waiter, seconds)
-            while waiter.state is WAITING and (left := deadline - self._clock.monotonic()) > 0:
-                await waiter.rest(min(left, LOOK_AGAIN_ASYNC_SECONDS))
-                if not waiter.told:
-                    self.attend()
+            await self._wait_async(waiter, self._join(waiter, seconds))
             waiter.taken = True
             return self._conclude(waiter)
         except BaseException:  # also a task that is cancelled, or dropped with its closed loop

@@ -166,13 +166,15 @@ class Workers:
             self._idle += 1
             self._changed.notify_all()
             try:
-                deadline = monotonic() + IDLE_SECONDS
-                while not self._jobs or len(self._threads) > self._limit:
-                    left = deadline - monotonic()
-                    if self._closing or left <= 0 or len(self._threads) > self._limit:
-                        self._threads.discard(threading.current_thread())
-                        return None
-                    self._changed.wait(left)
-                return self._jobs.popleft()
+                return self._next_locked(monotonic() + IDLE_SECONDS)
             finally:
                 self._idle -= 1
+
+    def _next_locked(self, deadline: float) -> Callable[[], object] | None:
+        while not self._jobs or len(self._threads) > self._limit:
+            left = deadline - monotonic()
+            if self._closing or left <= 0 or len(self._threads) > self._limit:
+                self._threads.discard(threading.current_thread())
+                return None
+            self._changed.wait(left)
+        return self._jobs.popleft()

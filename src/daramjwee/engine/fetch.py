@@ -19,6 +19,7 @@ from daramjwee.engine.fence import Fence
 from daramjwee.engine.freshness import Verdict, judge
 from daramjwee.errors import Closed, DaramjweeError, FetchError, FillAborted, NotFound, NotModified, StoreError, shorten
 from daramjwee.fills.body import EntryBody, metadata_of, open_body, result_of
+from daramjwee.fills.crowd import see_to
 from daramjwee.fills.flight import Flight, GoAlone, LookAgain
 from daramjwee.fills.intake import Fill
 from daramjwee.model import Event, FetchRequest, Metadata
@@ -178,19 +179,18 @@ class Flights:
 
     def see_to_forsaken(self) -> None:
         """A flight whose last reader was lost, and that moves only while it is read, takes no step of its own."""
-        while self._forsaken:
-            try:
-                flight = self._forsaken.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            flight.look_after(0.0)
+        if self._forsaken:
+            see_to(self._forsaken, lambda flight: flight.look_after(0.0))
 
     def _forget(self, flight: Flight) -> None:
         failed = flight.failure is not None and not flight.promotes and not isinstance(flight.failure, NO_FAULT)
         with self._lock:
-            self._counters.fetch_errors += failed
+            apart, joinable = flight in self._apart, self._table.get(flight.key) is flight
+            self._counters.fetch_errors += failed and (
+                apart or joinable
+            )  # once, should an interrupt have it come here again
             self._apart.discard(flight)
-            if self._table.get(flight.key) is flight:
+            if joinable:
                 del self._table[flight.key]
 
     def _landed(self, flight: Flight, claim: Claim) -> None:

@@ -158,10 +158,7 @@ class Tiers:
             with pool.acquire(max(1, min(COPY_BYTES, entry.size)), priority=None) as lease:
                 staging = target.store.stage(key, entry.metadata)
                 try:
-                    offset = 0
-                    while count := entry.readinto_at(offset, lease.view):
-                        staging.write(lease.view[:count])
-                        offset += count
+                    _pour(entry, staging, lease.view)
                     published = staging.commit(entry.metadata, guard=guard)
                 except BaseException:
                     staging.abort()
@@ -182,6 +179,15 @@ class Tiers:
     def close(self) -> None:
         for tier in self._row:
             tier.store.close()
+
+
+def _pour(entry: Entry, staging: Staging, view: memoryview) -> None:
+    # Not in the `try` of who calls this: an interrupt at the jump back of such a loop could be outside of it (see
+    # `MemoryLedger._wait`).
+    offset = 0
+    while count := entry.readinto_at(offset, view):
+        staging.write(view[:count])
+        offset += count
 
 
 def _name(store: Store, index: int) -> str:

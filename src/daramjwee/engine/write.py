@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from daramjwee.engine.execute import Engine
     from daramjwee.engine.tiers import Staged
+    from daramjwee.fills.body import BodyReader
     from daramjwee.model import FetchResult, Metadata
 
 # What a writer keeps before it picks a tier: an object that ends within it has a known size.
@@ -151,14 +152,20 @@ def put(engine: Engine, key: str, result: FetchResult) -> None:
     hasher = _hash(metadata)
     try:
         with engine.pool.acquire(PENDING_BYTES, priority=None) as lease, CacheWriter(engine, key, metadata) as writer:
-            while len(piece := body.pull(lease.view)):
-                writer.write(piece)
-                if hasher is not None:
-                    hasher.update(piece)
+            _pour(body, writer, lease.view, hasher)
             _check(key, metadata, writer.written, hasher)
     except NoBytes as error:
         # There is no fetch: what was given is at fault, as where that is seen at once.
         raise ConfigError([Problem("data", data, str(error))], subject=f"set of {shorten(key)}") from None
+
+
+def _pour(body: BodyReader, writer: CacheWriter, view: memoryview, hasher: Any) -> None:
+    # Not in the `with` of who calls this: an interrupt at the jump back of such a loop could be outside of it (see
+    # `MemoryLedger._wait`).
+    while len(piece := body.pull(view)):
+        writer.write(piece)
+        if hasher is not None:
+            hasher.update(piece)
 
 
 def _stage_or_refuse(engine: Engine, key: str, metadata: Metadata, *, whole: bool) -> Staged:

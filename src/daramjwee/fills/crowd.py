@@ -11,16 +11,43 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from daramjwee.fills.kernel import FlightKernel
 from daramjwee.fills.waiter import Waiter
 from daramjwee.fills.window import PIECE_BYTES, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daramjwee.buffers import BufferPool
     from daramjwee.fills.window import Segment
+
+
+_Item = TypeVar("_Item")
+
+
+def see_to(queue: deque[_Item], act: Callable[[_Item], object]) -> None:
+    """Do `act` with all in the queue, by several threads at once, too: so it must do no harm to do it again."""
+    # Done first and taken from the queue then: an interrupt in between leaves it to whoever comes next.
+    while queue:
+        try:
+            item = queue[0]
+        except IndexError:
+            return  # another thread was quicker
+        try:
+            act(item)
+        except Exception:
+            _take(queue, item)
+            raise
+        _take(queue, item)
+
+
+def _take(queue: deque[_Item], item: _Item) -> None:
+    with suppress(ValueError, IndexError):  # another thread was quicker
+        queue.remove(item)
 
 
 class Crowd:

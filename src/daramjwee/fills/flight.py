@@ -18,7 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from daramjwee.errors import DaramjweeError, FillAborted, LimitExceeded, StoreError, shorten
-from daramjwee.fills.crowd import Crowd
+from daramjwee.fills.crowd import Crowd, see_to
 from daramjwee.fills.intake import Intake
 from daramjwee.fills.kernel import Phase
 from daramjwee.fills.reader import FlightReader, copied
@@ -133,24 +133,38 @@ class Flight:
 
     def abort(self, error: BaseException) -> None:
         """End a flight that still runs with `error` for every reader; what is staged is dropped."""
-        with self.lock:
-            if self.kernel.over:
-                return
-            self.aborting = self.aborting or error
-            # A filler that is on its way may never come: whoever closes drops what its threads have not begun.
-            idle = not self.kernel.pumping or not self.begun or self.holder == 0
-            self.kernel.pumping = self.begun = True
+        idle = False
+        try:
+            with self.lock:
+                if self.kernel.over:
+                    return
+                self.aborting = self.aborting or error
+                # A filler that is on its way may never come: whoever closes drops what its threads have not begun.
+                idle = not self.kernel.pumping or not self.begun or self.holder == 0
+                self.kernel.pumping = self.begun = True
+                if idle:
+                    self.holder = -1
+                self.crowd.wake_all_locked()
             if idle:
-                self.holder = -1
-            self.crowd.wake_all_locked()
-        if idle:
-            self._fail(error)
-        else:
-            self.crowd.room.wake()  # whoever pumps sees it before the next pull
+                self._fail(error)
+            else:
+                self.crowd.room.wake()  # whoever pumps sees it before the next pull
+        except BaseException:
+            if idle:
+                self._fail_again(error)
+            raise
 
     def finish(self, timeout: float) -> bool:
         """Wait until the flight is over, pumping if nobody does; False when `timeout` seconds were not enough."""
-        deadline = monotonic() + timeout
+        try:
+            return self._wait_over(monotonic() + timeout)
+        except BaseException:
+            self.surrender()
+            raise
+
+    def _wait_over(self, deadline: float) -> bool:
+        # Not in the `try` of who calls this: an interrupt at the jump back of such a loop could be outside of it (see
+        # `MemoryLedger._wait`).
         waiter = Waiter()
         while True:
             with self.lock:
@@ -164,12 +178,8 @@ class Flight:
                 if not pump:
                     self.crowd.enlist_locked(waiter, NEVER)
             if pump:
-                try:
-                    if not self.spawn_filler():
-                        self._run_filler()
-                except BaseException:
-                    self.surrender()
-                    raise
+                if not self.spawn_filler():
+                    self._run_filler()
             elif not waiter.wait(deadline - monotonic()):
                 self.crowd.dismiss(waiter)
                 return self.kernel.over
@@ -266,12 +276,17 @@ class Flight:
         if not self._spawn(lambda: context.run(self._run_filler)):
             return False
         aborted = None
-        with self.lock:
-            if self.holder == threading.get_ident():  # it has not come yet
-                aborted = None if self.kernel.over else self.aborting
-                self.holder = 0 if aborted is None else -1
-        if aborted is not None:
-            self._fail(aborted)
+        try:
+            with self.lock:
+                if self.holder == threading.get_ident():  # it has not come yet
+                    aborted = None if self.kernel.over else self.aborting
+                    self.holder = 0 if aborted is None else -1
+            if aborted is not None:
+                self._fail(aborted)
+        except BaseException:
+            if aborted is not None:
+                self._fail_again(aborted)
+            raise
         return True
 
     def _run_filler(self) -> None:
@@ -362,8 +377,18 @@ class Flight:
             self.failure = error
         try:
             self._say_over()
+        except BaseException:
+            # An interrupt: left in its table it would be found for ever, and nobody could join it. Once more does no harm.
+            self._say_over()
+            raise
         finally:
             self._settle(error)
+
+    def _fail_again(self, error: BaseException) -> None:
+        """An interrupt ended `_fail`, or came before it, and nobody has the pump role that could do it."""
+        self._fail(error)
+        with self.lock:
+            self.crowd.wake_all_locked()
 
     def _say_over(self) -> None:
         try:
@@ -415,20 +440,24 @@ class Flight:
 
     def look_after(self, still: float) -> None:
         """Let go of readers that were lost, and of those that have kept a full window still for so many seconds."""
-        self._drain_lost()
-        if still >= SLOW_READER_SECONDS:
-            self._detach_slowest()
+        try:
+            self._drain_lost()
+            if still >= SLOW_READER_SECONDS:
+                self._detach_slowest()
+        except BaseException:
+            self.surrender()
+            raise
 
     def _drain_lost(self) -> None:
-        lost = self.crowd.lost
-        while lost:
-            self.leave(lost.popleft())
+        see_to(self.crowd.lost, self.leave)
 
     def leave(self, reader: int) -> None:
         """Detach a reader; the last one out ends a flight that has nobody to finish it for."""
         kernel = self.kernel
         with self.lock:
-            orphaned = kernel.leave(reader)
+            kernel.leave(reader)
+            # And not what that says: after an interrupt this may be the second time.
+            orphaned = not kernel.readers and not kernel.over
             self.crowd.trim_locked()
             if orphaned and (kernel.windowed or not self.keep_orphan):
                 # Set under the lock, so that nobody joins what is about to end.

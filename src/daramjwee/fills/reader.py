@@ -237,18 +237,8 @@ class FlightReader:
                 f"the fetcher of {shorten(flight.key)} reads {shorten(flight.key)} from the cache itself: "
                 "it would wait for itself for ever"
             )
-        still_since = monotonic()
         try:
-            woken = False
-            while not woken and flight.windowed and not crowd.kernel.pumping:
-                # Nobody pumps a full window: see to readers that are lost or stand still, as a filler would.
-                left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - monotonic())
-                woken = waiter.wait(left)
-                if woken or (deadline is not None and monotonic() >= deadline):
-                    break
-                flight.look_after(monotonic() - still_since)
-            else:
-                woken = woken or waiter.wait(None if deadline is None else deadline - monotonic())
+            woken = self._rest(deadline)
         except BaseException:
             crowd.dismiss(waiter)
             raise
@@ -258,13 +248,28 @@ class FlightReader:
                 f"no bytes of {shorten(flight.key)} for {self.timeout:g} s (timeout); the fill goes on, open it again"
             )
 
+    def _rest(self, deadline: float | None) -> bool:
+        """Whether it was woken in time."""
+        # Not in the `try` of who calls this: an interrupt at the jump back of such a loop could be outside of it (see
+        # `MemoryLedger._wait`).
+        still_since = monotonic()
+        waiter, flight, kernel = self._waiter, self.flight, self._crowd.kernel
+        while flight.windowed and not kernel.pumping:
+            # Nobody pumps a full window: see to readers that are lost or stand still, as a filler would.
+            woken = waiter.wait(LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - monotonic()))
+            if woken or (deadline is not None and monotonic() >= deadline):
+                return woken
+            flight.look_after(monotonic() - still_since)
+        return waiter.wait(None if deadline is None else deadline - monotonic())
+
     def close(self) -> None:
         if not self._closed:
             try:
                 self._closed = True
                 self.flight.leave(self._id)
             except BaseException:
-                self._crowd.lost.append(self._id)  # should it be attached still; the next step sees to it
+                self._closed = False
+                self.lost()  # should it be attached still
                 self.flight.surrender()
                 raise
 

@@ -84,6 +84,13 @@ class Disk:
                 files.rename(staged, final)
         return status.st_ino, status.st_mtime_ns
 
+    def _write(self, file: Descriptor, data: bytes) -> None:
+        # Not in the `try` of who calls this: an interrupt at the jump back of such a loop could be outside of it (see
+        # `MemoryLedger._wait`).
+        view = memoryview(data)
+        while view:
+            view = view[self._files.write(file.fd, view) :]
+
     def link_meta(self, meta: MetaRecord, digest: str, fill: int) -> bool:
         """Create the metadata file, whole or not at all; False when its generation is taken."""
         files = self._files
@@ -91,9 +98,7 @@ class Disk:
         staged = f"{self._current_owner().folder}/{fill:x}.meta"
         try:
             file = Descriptor(files.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            view = memoryview(encode(meta))
-            while view:
-                view = view[files.write(file.fd, view) :]
+            self._write(file, encode(meta))
             if self._fsync:
                 files.fsync(file.fd)
             try:

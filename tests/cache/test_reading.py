@@ -152,7 +152,7 @@ def test_a_stream_seeks_like_a_file(cache: Cache, origin: ScriptedOrigin) -> Non
             with pytest.raises(ValueError, match="negative"):
                 stream.seek(-1)
             with pytest.raises(TypeError, match="integer"):
-                stream.seek(1.5)  # type: ignore[arg-type]
+                stream.seek(1.5)  # type: ignore[arg-type]  # what is refused
             assert stream.read(1) == BIG[stream.tell() - 1 : stream.tell()]
     with cache.open("big", start=10, stop=20) as stream:
         assert stream.seek(0, os.SEEK_END) == 10
@@ -502,10 +502,10 @@ def test_an_end_that_is_none_and_a_prefix_that_is_no_text_are_refused(cache: Cac
     """The cache stays open."""
     for drain in (True, "abort", None):
         with pytest.raises(ConfigError, match="drain = "):
-            cache.close(drain)  # type: ignore[arg-type]
+            cache.close(drain)  # type: ignore[arg-type]  # what is refused
     for prefix in (b"k", 5, None):
         with pytest.raises(ConfigError, match="prefix = "):
-            cache.keys(prefix)  # type: ignore[arg-type]
+            cache.keys(prefix)  # type: ignore[arg-type]  # what is refused
     cache.set("k", b"data")
     assert list(cache.keys("k")) == ["k"]
 

@@ -564,7 +564,10 @@ def test_an_interrupt_anywhere_in_a_cache_leaves_it_right(way: str) -> None:
     """No fill, lock or thread is stuck, all that was lent is back, every key works; and after the close (for a close that was
     interrupted: another) nothing is held."""
     some = slice(list(WAYS).index(way), None, STRIDE)
-    make = lambda: cache_over(MemoryStore(64 * KIB))  # noqa: E731
+
+    def make() -> Cache:
+        return cache_over(MemoryStore(64 * KIB))
+
     assert interrupt_everywhere(make, WAYS[way], trouble_of_engine, ENGINE, some) >= 5
 
 

@@ -150,7 +150,7 @@ class BufferPool:
             if chunks.alert:
                 return self._acquire_slowly(size, timeout, priority)
             # What is no number fails here; below 0 is counted from the table's end, and found out further down.
-            chunk = chunks.open_table[(size - 1) >> PAGE_SHIFT].pop()  # type: ignore[operator]
+            chunk = chunks.open_table[(size - 1) >> PAGE_SHIFT].pop()  # type: ignore[operator]  # see above
         except (IndexError, TypeError):
             # None is free, the table does not reach so far, a gate is to be asked; or the size is to be parsed.
             return self._acquire_slowly(size, timeout, priority)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from daramjwee.buffers.config import BufferPoolConfig
 from daramjwee.buffers.gate import Priority
+from daramjwee.buffers.ledger import MemoryLedger
+from daramjwee.buffers.pressure import MemoryPressure
 from daramjwee.errors import ConfigError, Problem
 from daramjwee.units import format_size, parse_duration, parse_size
 
@@ -60,6 +63,22 @@ def check_tee(size: Any, on_sink_error: object) -> int | None:
     if problems:
         raise ConfigError(problems, subject="tee")
     return count
+
+
+def check_kinds(config: object, ledger: object, pressure: object, clock: object) -> None:
+    """A `TypeError` that names every part of a pool that is of another type."""
+    wrong = []
+    for field, value, kind in (
+        ("config", config, BufferPoolConfig),
+        ("ledger", ledger, MemoryLedger),
+        ("pressure", pressure, MemoryPressure),
+    ):
+        if not (isinstance(value, kind) or (value is None and field != "config")):
+            wrong.append(f"{field} of a buffer pool is a {kind.__name__}, not {value!r}")
+    if not callable(getattr(clock, "monotonic", None)):
+        wrong.append(f"clock of a buffer pool is a Clock, with now() and monotonic(), not {clock!r}")
+    if wrong:
+        raise TypeError("; ".join(wrong))
 
 
 # -- one argument each: what it means, or a problem more ---------------------------------------------------

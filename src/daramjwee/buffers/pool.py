@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from daramjwee.buffers.allocation import allocation_now, collector
 from daramjwee.buffers.arenas import INNER
-from daramjwee.buffers.arguments import check_copy, check_request
+from daramjwee.buffers.arguments import check_copy, check_kinds, check_request
 from daramjwee.buffers.care import Care
 from daramjwee.buffers.chunks import Chunks, closed_error
 from daramjwee.buffers.config import BufferPoolConfig, LeakDetection
@@ -84,7 +84,7 @@ class BufferPool:
         pressure: MemoryPressure | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        _check_kinds(config, ledger, pressure, clock)
+        check_kinds(config, ledger, pressure, clock)
         self._config = config
         self._ledger = MemoryLedger(config.max_pool_bytes) if ledger is None else ledger
         self._clock = clock
@@ -591,18 +591,3 @@ def _teller(pool: BufferPool) -> Callable[[str], object]:
             found._care.note_refusal(said)
 
     return tell
-
-
-def _check_kinds(config: object, ledger: object, pressure: object, clock: object) -> None:
-    wrong = []
-    for field, value, kind in (
-        ("config", config, BufferPoolConfig),
-        ("ledger", ledger, MemoryLedger),
-        ("pressure", pressure, MemoryPressure),
-    ):
-        if not (isinstance(value, kind) or (value is None and field != "config")):
-            wrong.append(f"{field} of a buffer pool is a {kind.__name__}, not {value!r}")
-    if not callable(getattr(clock, "monotonic", None)):
-        wrong.append(f"clock of a buffer pool is a Clock, with now() and monotonic(), not {clock!r}")
-    if wrong:
-        raise TypeError("; ".join(wrong))

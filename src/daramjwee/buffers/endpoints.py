@@ -231,13 +231,6 @@ def _text(direction: str, thing: Any) -> TypeError:
     )
 
 
-def write_all(write: Write, data: Data, *, none_blocks: bool) -> None:
-    """Write every byte of `data`. `BlockingIOError.characters_written` says how many were taken before it."""
-    count = write(data)
-    if count != len(data):
-        finish_write(write, data, count, none_blocks=none_blocks)
-
-
 def finish_write(write: Write, data: Data, count: Any, *, none_blocks: bool) -> None:
     """Go on after a first `write(data)` that answered `count`, until every byte is written."""
     done, total = 0, len(data)
